@@ -1,0 +1,13 @@
+//! nursery's ear: the audio front end, the network, the event logic and the training, one definition for
+//! training, `nursery detect` and the service alike.
+
+pub mod detector;
+pub mod events;
+pub mod frontend;
+pub mod net;
+pub mod ops;
+pub mod train;
+pub mod weights;
+pub mod window;
+
+pub use detector::{Detector, ModelError, ModelInfo};

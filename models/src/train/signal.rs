@@ -1,0 +1,270 @@
+//! Sounds and channels made on the fly: noise machines, rooms, equalisers, telephone codecs. All of them work in
+//! place on 16 kHz samples and draw what they need from the generator they are given.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use realfft::RealFftPlanner;
+use std::f32::consts::{PI, TAU};
+
+const RATE: f32 = 16_000.0;
+
+/// dB to a factor.
+pub fn gain(db: f32) -> f32 {
+    10f32.powf(db / 20.0)
+}
+
+/// Root of the mean square; never zero.
+pub fn rms(x: &[f32]) -> f32 {
+    (x.iter().map(|x| x * x).sum::<f32>() / x.len().max(1) as f32 + 1e-14).sqrt()
+}
+
+/// About normally distributed.
+pub fn normal(rng: &mut StdRng) -> f32 {
+    let (u, v): (f32, f32) = (rng.random::<f32>().max(1e-9), rng.random());
+    (-2.0 * u.ln()).sqrt() * (TAU * v).cos()
+}
+
+/// `n` samples of noise with unit level; power falls as `1 / frequency^slope`.
+pub fn noise(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, n: usize, slope: f32) -> Vec<f32> {
+    let mut x: Vec<f32> = (0..n).map(|_| rng.random::<f32>() - 0.5).collect();
+    if slope.abs() > 0.01 && n > 1 {
+        filter(planner, &mut x, |hz| hz.max(30.0).powf(-slope / 2.0));
+    }
+    let scale = 1.0 / rms(&x);
+    x.iter_mut().for_each(|x| *x *= scale);
+    x
+}
+
+/// A white, pink or brown noise machine, or a fan, with unit level.
+pub fn machine(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, n: usize) -> Vec<f32> {
+    match rng.random_range(0..5) {
+        0 => noise(rng, planner, n, 0.0),
+        1 => noise(rng, planner, n, 1.0),
+        2 => noise(rng, planner, n, 2.0),
+        3 => {
+            let slope = rng.random_range(-0.5..2.5);
+            noise(rng, planner, n, slope)
+        }
+        _ => {
+            let slope = rng.random_range(0.8..1.8);
+            let mut x = noise(rng, planner, n, slope);
+            let blade = rng.random_range(30.0..140.0f32);
+            let parts: Vec<(f32, f32, f32)> = (1..10)
+                .map(|k| {
+                    let k = k as f32;
+                    (blade * k, rng.random_range(0.05..0.6) / k, rng.random_range(0.0..TAU))
+                })
+                .collect();
+            let (depth, rate) = (rng.random_range(0.0..0.25f32), rng.random_range(0.1..1.5f32));
+            for (i, x) in x.iter_mut().enumerate() {
+                let t = i as f32 / RATE;
+                *x += parts.iter().map(|(hz, a, phase)| a * (TAU * hz * t + phase).sin()).sum::<f32>();
+                *x *= 1.0 + depth * (TAU * rate * t).sin();
+            }
+            let scale = 1.0 / rms(&x);
+            x.iter_mut().for_each(|x| *x *= scale);
+            x
+        }
+    }
+}
+
+/// Multiplies the spectrum by `response(hz)`; circular, so the ends wrap.
+pub fn filter(planner: &mut RealFftPlanner<f32>, x: &mut [f32], response: impl Fn(f32) -> f32) {
+    let n = x.len();
+    let forward = planner.plan_fft_forward(n);
+    let inverse = planner.plan_fft_inverse(n);
+    let mut spectrum = forward.make_output_vec();
+    // The buffers have the plans' lengths, so neither transform can fail.
+    let _ = forward.process(x, &mut spectrum);
+    let hz = RATE / n as f32;
+    for (k, s) in spectrum.iter_mut().enumerate() {
+        *s *= response(k as f32 * hz) / n as f32;
+    }
+    if let Some(first) = spectrum.first_mut() {
+        first.im = 0.0;
+    }
+    if let (0, Some(last)) = (n % 2, spectrum.last_mut()) {
+        last.im = 0.0;
+    }
+    let _ = inverse.process(&mut spectrum, x);
+}
+
+/// A random smooth equaliser of up to ±`range` dB, often with one end of the band cut off.
+pub fn colour(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32], range: f32) {
+    // Gains at points half an octave apart from 60 Hz up, joined by straight lines.
+    let points: Vec<f32> = (0..16).map(|_| rng.random_range(-range..range)).collect();
+    let tilt = rng.random_range(-3.0..3.0f32);
+    let low = if rng.random_bool(0.3) { rng.random_range(60.0..450.0) } else { 0.0f32 };
+    let high = if rng.random_bool(0.3) { rng.random_range(3_000.0..7_800.0) } else { 9_000.0f32 };
+    let order = rng.random_range(2.0..8.0f32);
+    filter(planner, x, |hz| {
+        let octaves = (hz.max(60.0) / 60.0).log2();
+        let at = (octaves * 2.0).min(14.99);
+        let (i, part) = (at as usize, at.fract());
+        let db = points[i] * (1.0 - part) + points[i + 1] * part + tilt * (octaves - 4.0);
+        let edges = 1.0
+            / (1.0 + (hz / high).powf(2.0 * order)).sqrt()
+            / (1.0 + (low / hz.max(1.0)).powf(2.0 * order.min(4.0))).sqrt();
+        gain(db) * edges
+    });
+}
+
+/// A room: decaying noise (reverberation time `rt60` seconds) after a direct path.
+pub fn reverberate(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32], rt60: f32) {
+    let tail = (rt60 * RATE) as usize;
+    let n = (x.len() + tail).next_power_of_two();
+    let forward = planner.plan_fft_forward(n);
+    let inverse = planner.plan_fft_inverse(n);
+    let mut room = vec![0.0; n];
+    let gap = rng.random_range(16..200usize);
+    let damping = rng.random_range(0.0..0.7f32);
+    let (mut last, mut energy) = (0.0, 0.0);
+    for (i, r) in room.iter_mut().enumerate().take(tail).skip(gap) {
+        let white = rng.random::<f32>() - 0.5;
+        last = damping * last + (1.0 - damping) * white;
+        *r = last * 10f32.powf(-3.0 * i as f32 / tail as f32);
+        energy += *r * *r;
+    }
+    let level = gain(rng.random_range(-16.0..-2.0)) / (energy + 1e-12).sqrt();
+    room.iter_mut().for_each(|r| *r *= level);
+    room[0] = 1.0;
+    let mut dry = vec![0.0; n];
+    dry[..x.len()].copy_from_slice(x);
+    let (mut a, mut b) = (forward.make_output_vec(), forward.make_output_vec());
+    let _ = forward.process(&mut dry, &mut a);
+    let _ = forward.process(&mut room, &mut b);
+    for (a, b) in a.iter_mut().zip(&b) {
+        *a *= b / n as f32;
+    }
+    if let Some(first) = a.first_mut() {
+        first.im = 0.0;
+    }
+    if let Some(last) = a.last_mut() {
+        last.im = 0.0;
+    }
+    let _ = inverse.process(&mut a, &mut dry);
+    let n = x.len();
+    x.copy_from_slice(&dry[..n]);
+}
+
+/// A telephone channel: 8 kHz, companded to 8 bits (G.711 µ-law), and back.
+pub fn telephone(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32]) {
+    let edge = rng.random_range(3_300.0..3_800.0f32);
+    let low_pass = move |hz: f32| 1.0 / (1.0 + (hz / edge).powi(32)).sqrt();
+    filter(planner, x, low_pass);
+    let n = x.len();
+    for i in (0..n).step_by(2) {
+        let y = x[i].clamp(-1.0, 1.0);
+        let code = y.signum() * (1.0 + 255.0 * y.abs()).ln() / 256f32.ln();
+        let code = ((code + 1.0) / 2.0 * 255.0).round() / 255.0 * 2.0 - 1.0;
+        x[i] = 2.0 * code.signum() * ((code.abs() * 256f32.ln()).exp() - 1.0) / 255.0;
+        if i + 1 < n {
+            x[i + 1] = 0.0;
+        }
+    }
+    filter(planner, x, low_pass);
+}
+
+/// Coarse quantisation of the short-time spectrum, which sounds like a speech codec at a low bit rate.
+pub fn codec(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32]) {
+    let wide = rng.random_bool(0.4);
+    let edge = if wide { rng.random_range(6_000.0..7_800.0) } else { rng.random_range(3_300.0..3_800.0f32) };
+    let depth = rng.random_range(0.05..0.4f32);
+    const SIZE: usize = 512;
+    let window: Vec<f32> = (0..SIZE).map(|i| (PI * (i as f32 + 0.5) / SIZE as f32).sin()).collect();
+    let (forward, inverse) = (planner.plan_fft_forward(SIZE), planner.plan_fft_inverse(SIZE));
+    let mut out = vec![0.0; x.len() + SIZE];
+    let (mut part, mut spectrum) = (forward.make_input_vec(), forward.make_output_vec());
+    for start in (0..x.len()).step_by(SIZE / 2) {
+        for (i, p) in part.iter_mut().enumerate() {
+            *p = x.get(start + i).copied().unwrap_or(0.0) * window[i];
+        }
+        let _ = forward.process(&mut part, &mut spectrum);
+        let peak = spectrum.iter().map(|s| s.norm()).fold(1e-9f32, f32::max);
+        for (k, s) in spectrum.iter_mut().enumerate() {
+            let hz = k as f32 * RATE / SIZE as f32;
+            if hz > edge {
+                *s *= 0.0;
+                continue;
+            }
+            // Step size grows with the local level, as a masking model's would.
+            let step = depth * (s.norm() * peak.powf(0.5) * s.norm().powf(0.5)).powf(0.5).max(peak * 1e-3);
+            s.re = (s.re / step).round() * step;
+            s.im = (s.im / step).round() * step;
+        }
+        spectrum[0].im = 0.0;
+        spectrum[SIZE / 2].im = 0.0;
+        let _ = inverse.process(&mut spectrum, &mut part);
+        for (i, p) in part.iter().enumerate() {
+            out[start + i] += p * window[i] / SIZE as f32;
+        }
+    }
+    let n = x.len();
+    x.copy_from_slice(&out[..n]);
+}
+
+/// Plays `x` at `speed` times its rate (pitch moves along), cubic interpolation.
+pub fn resample(x: &[f32], speed: f32) -> Vec<f32> {
+    let n = (x.len() as f32 / speed) as usize;
+    let at = |i: isize| x.get(i.clamp(0, x.len() as isize - 1) as usize).copied().unwrap_or(0.0);
+    (0..n)
+        .map(|i| {
+            let position = i as f64 * f64::from(speed);
+            let (k, t) = (position as isize, position.fract() as f32);
+            let (a, b, c, d) = (at(k - 1), at(k), at(k + 1), at(k + 2));
+            b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    fn tone(hz: f32) -> Vec<f32> {
+        (0..48_000).map(|i| 0.2 * (TAU * hz * i as f32 / RATE).sin()).collect()
+    }
+
+    #[test]
+    fn telephone_passes_1_khz_and_stops_6_khz() {
+        let (mut rng, mut planner) = (StdRng::seed_from_u64(1), RealFftPlanner::new());
+        let (mut low, mut high) = (tone(1_000.0), tone(6_000.0));
+        telephone(&mut rng, &mut planner, &mut low);
+        telephone(&mut rng, &mut planner, &mut high);
+        assert!((rms(&low) / rms(&tone(1_000.0)) - 1.0).abs() < 0.05, "{}", rms(&low));
+        assert!(rms(&high) < 0.003, "{}", rms(&high));
+    }
+
+    #[test]
+    fn noise_has_the_slope_it_was_asked_for() {
+        let (mut rng, mut planner) = (StdRng::seed_from_u64(2), RealFftPlanner::new());
+        let mut brown = noise(&mut rng, &mut planner, 48_000, 2.0);
+        let total = rms(&brown);
+        filter(&mut planner, &mut brown, |hz| if hz > 1_000.0 { 1.0 } else { 0.0 });
+        assert!((total - 1.0).abs() < 1e-3 && rms(&brown) < 0.3);
+    }
+
+    #[test]
+    fn every_channel_keeps_samples_finite_and_in_reach() {
+        let mut planner = RealFftPlanner::new();
+        for seed in 0..20 {
+            let rng = &mut StdRng::seed_from_u64(seed);
+            let mut x = machine(rng, &mut planner, 48_000);
+            x.iter_mut().for_each(|x| *x *= 0.1);
+            reverberate(rng, &mut planner, &mut x, 0.5);
+            colour(rng, &mut planner, &mut x, 8.0);
+            codec(rng, &mut planner, &mut x);
+            telephone(rng, &mut planner, &mut x);
+            assert!(x.iter().all(|x| x.is_finite() && x.abs() < 100.0), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn resampling_moves_the_pitch() {
+        let faster = resample(&tone(500.0), 1.5);
+        let crossings = faster.windows(2).filter(|w| w[0] < 0.0 && w[1] >= 0.0).count();
+        let hz = crossings as f32 / (faster.len() as f32 / RATE);
+        assert!((hz - 750.0).abs() < 5.0, "{hz}");
+    }
+}

@@ -1,0 +1,402 @@
+//! Reads and validates a configuration file. Every error names the file, the key and what was expected.
+
+use std::{
+    collections::HashSet,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, Source, SourceText};
+use crate::secret::Secret;
+
+/// Files larger than this are not read.
+const MAX_CONFIG: u64 = 4 << 20;
+/// Longest secret that `file:` reads.
+const MAX_SECRET: u64 = 64 << 10;
+/// More cameras than one host can hold; a bound on everything that is kept per camera.
+const MAX_CAMERAS: usize = 4096;
+
+/// A configuration that cannot be used: one line with file, key and remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct ConfigError {
+    pub file: String,
+    pub problem: String,
+}
+
+/// Reads, validates and resolves a file: relative paths are looked up beside it (then in the current
+/// directory), `env:` and `file:` secrets are replaced by their values.
+pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
+    let fail = |problem: String| ConfigError { file: path.display().to_string(), problem };
+    let text = read_capped(path, MAX_CONFIG).map_err(&fail)?;
+    from_json(&text, path.parent().unwrap_or(Path::new(""))).map_err(fail)
+}
+
+/// The same for text that is already here; `base` is where relative paths begin.
+pub fn from_json(text: &str, base: &Path) -> Result<Config, String> {
+    let value: Value = serde_json::from_str(text).map_err(|e| format!("not valid JSON: {e}"))?;
+    let value = match value {
+        Value::Array(cameras) => serde_json::json!({ "cameras": cameras }),
+        Value::Object(_) => value,
+        _ => return Err("expected an object with the key `cameras`, or a list of cameras".into()),
+    };
+    let mut config: Config = serde_path_to_error::deserialize(value).map_err(|e| explain(&e))?;
+    validate(&mut config, base)?;
+    Ok(config)
+}
+
+/// The JSON Schema of the file.
+pub fn schema() -> Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+fn read_capped(path: &Path, max: u64) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let mut text = String::new();
+    file.take(max + 1).read_to_string(&mut text).map_err(|e| format!("cannot be read: {e}"))?;
+    if text.len() as u64 > max {
+        return Err(format!("is larger than {max} bytes"));
+    }
+    Ok(text)
+}
+
+/// Turns serde's message into one that names the key first and suggests the likely one.
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = error.path().to_string();
+    let message = error.inner().to_string();
+    let place = if path == "." { String::new() } else { format!("{path}: ") };
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    match quoted.split_first() {
+        Some((word, known))
+            if message.starts_with("unknown field") || message.starts_with("unknown variant") =>
+        {
+            let what = if message.starts_with("unknown field") { "key" } else { "value" };
+            let end = path.rsplit('.').next().unwrap_or_default();
+            let place = if end == *word { path } else { place.trim_end_matches(": ").to_owned() };
+            let at = if place.is_empty() { String::new() } else { format!("{place}: ") };
+            match crate::suggest::nearest(word, known.iter().copied()) {
+                Some(near) => format!("{at}unknown {what} {word:?}, did you mean {near:?}?"),
+                None => format!("{at}unknown {what} {word:?}, expected one of: {}", known.join(", ")),
+            }
+        }
+        _ => format!("{place}{message}"),
+    }
+}
+
+fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
+    if config.cameras.is_empty() {
+        return Err("cameras: the list is empty, expected at least one camera".into());
+    }
+    if config.cameras.len() > MAX_CAMERAS {
+        return Err(format!("cameras: {} cameras, at most {MAX_CAMERAS} are allowed", config.cameras.len()));
+    }
+    let mut names = HashSet::new();
+    for (i, camera) in config.cameras.iter_mut().enumerate() {
+        let at = |key: &str, what: String| format!("cameras[{i}].{key}: {what}");
+        let name = &camera.name;
+        let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
+            let rule = "expected 1 to 64 letters, digits, '.', '_' or '-'";
+            return Err(at("name", format!("{name:?} cannot be a name, {rule}")));
+        }
+        if !names.insert(name.clone()) {
+            return Err(at("name", format!("{name:?} is used twice, names must be unique")));
+        }
+        validate_camera(camera, base).map_err(|(key, what)| at(key, what))?;
+    }
+    let inference = &mut config.inference;
+    if !(1..=MAX_BATCH).contains(&inference.max_batch) {
+        return Err(format!(
+            "inference.max_batch: {}, expected a number from 1 to {MAX_BATCH}",
+            inference.max_batch
+        ));
+    }
+    if !(1..=64).contains(&inference.threads) {
+        return Err(format!("inference.threads: {}, expected a number from 1 to 64", inference.threads));
+    }
+    if let Some(model) = &mut inference.model {
+        *model = existing(Path::new(&*model), base).map_err(|e| format!("inference.model: {e}"))?;
+    }
+    let d = &config.detection;
+    probability(d.threshold).map_err(|e| format!("detection.threshold: {e}"))?;
+    for (key, value, low, high) in [
+        ("min_duration_s", d.min_duration_s, 0.0, 60.0),
+        ("end_after_s", d.end_after_s, 0.1, 3600.0),
+        ("cooldown_s", d.cooldown_s, 0.0, 86_400.0),
+        ("offline_after_s", d.offline_after_s, 1.0, 86_400.0),
+    ] {
+        if !(low..=high).contains(&value) {
+            return Err(format!(
+                "detection.{key}: {value}, expected a number of seconds from {low} to {high}"
+            ));
+        }
+    }
+    let healthy = config.supervision.healthy_after_s;
+    if !(0.0..=86_400.0).contains(&healthy) {
+        return Err(format!(
+            "supervision.healthy_after_s: {healthy}, expected a number of seconds from 0 to 86400"
+        ));
+    }
+    for (i, alert) in config.alerts.iter_mut().enumerate() {
+        validate_alert(alert, base).map_err(|(key, what)| format!("alerts[{i}].{key}: {what}"))?;
+    }
+    Ok(())
+}
+
+type KeyProblem = (&'static str, String);
+
+fn validate_camera(camera: &mut CameraConfig, base: &Path) -> Result<(), KeyProblem> {
+    let source =
+        camera.source.parse().map_err(|e| ("source", format!("{}: {e}", camera.source.redacted())))?;
+    if let Source::File(path) = &source {
+        let found = existing(path, base).map_err(|e| ("source", e))?;
+        camera.source = SourceText::new(format!("file:{found}"));
+    }
+    if let Some(threshold) = camera.threshold {
+        probability(threshold).map_err(|e| ("threshold", e))?;
+    }
+    if let Some(password) = &mut camera.password {
+        resolve(password, base).map_err(|e| ("password", e))?;
+    }
+    let is_rtsp = matches!(source, Source::Rtsp(_));
+    for (key, given) in [("username", camera.username.is_some()), ("password", camera.password.is_some())] {
+        if given && !is_rtsp {
+            return Err((key, "only rtsp:// and rtsps:// sources take it".into()));
+        }
+    }
+    if camera.password.is_some() && camera.username.is_none() {
+        return Err(("username", "is missing, a password needs one".into()));
+    }
+    if let Some(fingerprint) = &mut camera.tls_fingerprint {
+        if !matches!(&source, Source::Rtsp(url) if url.scheme() == "rtsps") {
+            return Err(("tls_fingerprint", "only rtsps:// sources take it".into()));
+        }
+        let hex: String = fingerprint.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(("tls_fingerprint", "expected a SHA-256 in hex: 64 digits, with or without colons".into()));
+        }
+        *fingerprint = hex;
+    }
+    if camera.r#loop && !matches!(source, Source::File(_)) {
+        return Err(("loop", "only file: sources take it".into()));
+    }
+    Ok(())
+}
+
+fn validate_alert(alert: &mut AlertConfig, base: &Path) -> Result<(), KeyProblem> {
+    use AlertKind::{Exec, Log, Sound, Webhook};
+    let kind = alert.r#type.clone();
+    let word = match kind {
+        Webhook => "webhook",
+        Log => "log",
+        Exec => "exec",
+        Sound => "sound",
+    };
+    for (key, given, takes) in [
+        ("url", alert.url.is_some(), kind == Webhook),
+        ("secret", alert.secret.is_some(), kind == Webhook),
+        ("command", alert.command.is_some(), kind == Exec),
+        ("file", alert.file.is_some(), kind == Sound),
+        ("timeout_s", alert.timeout_s.is_some(), kind == Webhook || kind == Exec),
+    ] {
+        if given && !takes {
+            return Err((key, format!("an alert of type {word} does not take it")));
+        }
+    }
+    if alert.timeout_s.is_some_and(|t| !(0.1..=600.0).contains(&t)) {
+        return Err(("timeout_s", "expected a number of seconds from 0.1 to 600".into()));
+    }
+    match kind {
+        Webhook => {
+            let Some(url) = &mut alert.url else {
+                return Err(("url", "is missing, a webhook needs one".into()));
+            };
+            resolve(url, base).map_err(|e| ("url", e))?;
+            // The URL may hold a token: it is not repeated in the message.
+            let parsed = url::Url::parse(url.expose()).map_err(|e| ("url", format!("not a URL: {e}")))?;
+            if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+                return Err(("url", "expected http://HOST/… or https://HOST/…".into()));
+            }
+            if let Some(secret) = &mut alert.secret {
+                resolve(secret, base).map_err(|e| ("secret", e))?;
+                if secret.expose().is_empty() {
+                    return Err(("secret", "is empty".into()));
+                }
+            }
+        }
+        Exec => {
+            if alert.command.as_deref().is_none_or(|c| c.trim().is_empty()) {
+                return Err(("command", "is missing, an alert of type exec needs one".into()));
+            }
+        }
+        Sound => {
+            if let Some(file) = &mut alert.file {
+                *file = existing(Path::new(&*file), base).map_err(|e| ("file", e))?;
+            }
+        }
+        Log => {}
+    }
+    Ok(())
+}
+
+fn probability(value: f64) -> Result<(), String> {
+    if value > 0.0 && value < 1.0 {
+        return Ok(());
+    }
+    Err(format!("{value}, expected a number between 0 and 1"))
+}
+
+/// The absolute path of a file that exists beside the configuration or in the current directory.
+fn existing(path: &Path, base: &Path) -> Result<String, String> {
+    let found = [base.join(path), path.to_path_buf()]
+        .into_iter()
+        .find(|p| p.exists())
+        .ok_or_else(|| format!("{}: no such file beside the configuration", path.display()))?;
+    let absolute: PathBuf = found.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
+    if absolute.is_dir() {
+        return Err(format!("{}: is a directory, expected a file", path.display()));
+    }
+    absolute.into_os_string().into_string().map_err(|p| format!("{}: not valid UTF-8", p.display()))
+}
+
+/// Replaces `env:NAME` and `file:PATH` by what they stand for.
+fn resolve(secret: &mut Secret, base: &Path) -> Result<(), String> {
+    if let Some(name) = secret.expose().strip_prefix("env:") {
+        let value = std::env::var(name)
+            .map_err(|_| format!("environment variable {name} is not set (or not valid UTF-8)"))?;
+        *secret = Secret::new(value);
+    } else if let Some(path) = secret.expose().strip_prefix("file:") {
+        let found = existing(Path::new(path), base)?;
+        let value = read_capped(Path::new(&found), MAX_SECRET).map_err(|e| format!("{path}: {e}"))?;
+        *secret = Secret::new(value.trim_end_matches(['\r', '\n']));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::PoolSize;
+
+    fn load(text: &str) -> Result<Config, String> {
+        from_json(text, Path::new("."))
+    }
+
+    #[test]
+    fn a_bare_list_is_a_configuration() {
+        let c = load(r#"[{"name": "a", "source": "synthetic:cry"}]"#).unwrap();
+        assert_eq!(c.cameras.len(), 1);
+        assert!(c.cameras[0].realtime && !c.cameras[0].r#loop);
+        assert_eq!(c.inference.workers, PoolSize::Auto);
+        assert_eq!(c.detection.cooldown_s, 60.0);
+    }
+
+    #[test]
+    fn the_pool_is_a_number_or_auto() {
+        let with = |w: &str| {
+            load(&format!(
+                r#"{{"cameras":[{{"name":"a","source":"synthetic:cry"}}],"inference":{{"workers":{w}}}}}"#
+            ))
+        };
+        assert_eq!(with("3").unwrap().inference.workers, PoolSize::Fixed(3));
+        assert_eq!(with("\"auto\"").unwrap().inference.workers, PoolSize::Auto);
+        for bad in ["0", "65", "-1", "\"many\"", "1.5", "null"] {
+            let e = with(bad).unwrap_err();
+            assert!(e.contains("inference.workers") && e.contains("auto"), "{e}");
+        }
+    }
+
+    #[test]
+    fn every_error_names_key_and_expectation() {
+        let camera = |rest: &str| format!(r#"[{{"name": "a", "source": "synthetic:cry"{rest}}}]"#);
+        let alert =
+            |a: &str| format!(r#"{{"cameras": [{{"name":"a","source":"synthetic:cry"}}], "alerts": [{a}]}}"#);
+        let cases = [
+            ("{".to_owned(), "not valid JSON"),
+            ("3".to_owned(), "cameras"),
+            ("[]".to_owned(), "cameras: the list is empty"),
+            (r#"{"cameras": [], "detecton": {}}"#.to_owned(), r#"did you mean "detection"?"#),
+            (camera(r#", "lop": true"#), r#"cameras[0].lop: unknown key "lop", did you mean "loop"?"#),
+            (camera(r#", "realtime": 3"#), "cameras[0].realtime: invalid type"),
+            (camera(r#", "transport": "tpc""#), r#"did you mean "tcp"?"#),
+            (camera(r#", "threshold": 1.5"#), "cameras[0].threshold"),
+            (camera(r#", "loop": true"#), "cameras[0].loop: only file:"),
+            (r#"[{"name": "a"}]"#.to_owned(), "cameras[0]: missing field `source`"),
+            (r#"[{"name": "a b", "source": "synthetic:cry"}]"#.to_owned(), "cameras[0].name"),
+            (r#"[{"name": "a", "source": "rtps://h/"}]"#.to_owned(), r#"did you mean "rtsp"?"#),
+            (r#"[{"name": "a", "source": "rtsp://"}]"#.to_owned(), "cameras[0].source"),
+            (r#"[{"name": "a", "source": "rtsp://u:pw@h:99999/"}]"#.to_owned(), "cameras[0].source"),
+            (r#"[{"name": "a", "source": "file:nowhere.wav"}]"#.to_owned(), "nowhere.wav: no such file"),
+            (r#"[{"name": "a", "source": "file:/"}]"#.to_owned(), "is a directory"),
+            (
+                r#"[{"name":"a","source":"synthetic:cry"},{"name":"a","source":"synthetic:cry"}]"#.to_owned(),
+                "cameras[1].name: \"a\" is used twice",
+            ),
+            (alert(r#"{"type": "webhook"}"#), "alerts[0].url: is missing"),
+            (alert(r#"{"type": "webhok"}"#), r#"did you mean "webhook"?"#),
+            (alert(r#"{"type": "webhook", "url": "ftp://h/"}"#), "alerts[0].url: expected http"),
+            (
+                alert(r#"{"type": "webhook", "url": "http://h/", "secret": "env:NURSERY_NO_SUCH"}"#),
+                "alerts[0].secret: environment variable NURSERY_NO_SUCH is not set",
+            ),
+            (alert(r#"{"type": "log", "url": "http://h/"}"#), "alerts[0].url"),
+            (alert(r#"{"type": "exec"}"#), "alerts[0].command"),
+        ];
+        for (text, expected) in cases {
+            let e = load(&text).expect_err(&text);
+            assert!(e.contains(expected), "{text}\n gave {e:?}\n not {expected:?}");
+            assert!(!e.contains("pw") && !e.contains('\n'), "{e}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_files_without_their_newline() {
+        let dir = std::env::temp_dir().join(format!("nursery-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("key"), "sesame\n").unwrap();
+        let path = dir.join("c.json");
+        std::fs::write(
+            &path,
+            r#"{"cameras":[{"name":"a","source":"rtsp://h/x","username":"u","password":"file:key"}]}"#,
+        )
+        .unwrap();
+        let config = from_file(&path).unwrap();
+        assert_eq!(config.cameras[0].password.as_ref().unwrap().expose(), "sesame");
+        assert!(!format!("{config:?}").contains("sesame"));
+        assert!(!serde_json::to_string(&config).unwrap().contains("sesame"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_configuration_survives_a_frame_with_its_secrets() {
+        let config = load(r#"[{"name":"a","source":"rtsp://u:p@h/x"}]"#).unwrap();
+        let mut bytes = Vec::new();
+        crate::codec::encode_into(&config, &mut bytes).unwrap();
+        assert_eq!(crate::codec::decode::<Config>(&bytes).unwrap(), config);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic() {
+        // A cheap deterministic fuzz: every prefix and every single-byte change of a full file.
+        let text =
+            r#"{"cameras":[{"name":"a","source":"rtsp://u:p@h/x","loop":false}],"inference":{"workers":2}}"#;
+        for i in 0..text.len() {
+            let _ = load(&text[..i]);
+            for b in [b'"', b'{', b'0', b':', 0x7f] {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[i] = b;
+                let _ = load(std::str::from_utf8(&bytes).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn the_schema_names_every_top_level_key() {
+        let text = schema().to_string();
+        for key in ["cameras", "inference", "detection", "alerts", "min_duration_s", "env:NAME"] {
+            assert!(text.contains(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The configuration file: its shape, its defaults and what is allowed in it. Reading it is in [`load`].
+
+mod load;
+mod source;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, from_file, from_json, schema};
+pub use source::{Source, SourceError, Synthetic};
+
+use crate::{control::PoolSize, secret::Secret};
+
+/// Most inference processes that anybody may ask for.
+pub const MAX_POOL: u32 = 64;
+
+/// Most windows of one batch; such a batch of the largest windows fits a frame.
+pub const MAX_BATCH: u32 = 32;
+
+/// The whole file. A bare list of cameras is accepted too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cameras to listen to; names are unique.
+    pub cameras: Vec<CameraConfig>,
+    #[serde(default)]
+    pub inference: InferenceConfig,
+    #[serde(default)]
+    pub detection: DetectionConfig,
+    /// Whom to tell, and how.
+    #[serde(default)]
+    pub alerts: Vec<AlertConfig>,
+    #[serde(default)]
+    pub supervision: SupervisionConfig,
+}
+
+/// How workers are restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisionConfig {
+    /// Seconds that a worker must have been ready before it died, so that it is restarted like one that failed
+    /// for the first time; otherwise the wait doubles, from 0.1 s up to 30 s.
+    pub healthy_after_s: f64,
+}
+
+impl Default for SupervisionConfig {
+    fn default() -> Self {
+        Self { healthy_after_s: 60.0 }
+    }
+}
+
+/// One camera.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CameraConfig {
+    /// 1 to 64 letters, digits, `.`, `_` or `-`.
+    pub name: String,
+    /// `rtsp://…`, `rtsps://…`, `file:PATH`, `exec:COMMAND` (raw s16le 16 kHz mono on stdout) or
+    /// `synthetic:KIND`.
+    pub source: SourceText,
+    /// file: start again at the end.
+    #[serde(default)]
+    pub r#loop: bool,
+    /// file: play as fast as it was recorded, like a camera. Otherwise as fast as it can be scored.
+    #[serde(default = "yes")]
+    pub realtime: bool,
+    /// rtsp: how media travels.
+    #[serde(default)]
+    pub transport: Transport,
+    /// rtsp: user name, where it is not in the URL.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// rtsp: password, where it is not in the URL.
+    #[serde(default)]
+    pub password: Option<Secret>,
+    /// rtsps: SHA-256 of the camera's certificate in hex, for cameras whose certificate no authority has signed:
+    /// then exactly this certificate is trusted.
+    #[serde(default)]
+    pub tls_fingerprint: Option<String>,
+    /// Overrides `detection.threshold` for this camera.
+    #[serde(default)]
+    pub threshold: Option<f64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A camera's source as written. It may hold a password, so people are shown [`SourceText::redacted`].
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(transparent)]
+pub struct SourceText(String);
+
+impl SourceText {
+    /// Wraps the text of a source.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, passwords included.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The text without passwords.
+    pub fn redacted(&self) -> String {
+        crate::redact::source(&self.0)
+    }
+
+    /// What kind of source it is, and its parts.
+    pub fn parse(&self) -> Result<Source, SourceError> {
+        Source::parse(&self.0)
+    }
+}
+
+impl std::fmt::Debug for SourceText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.redacted())
+    }
+}
+
+impl Serialize for SourceText {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() { s.serialize_str(&self.redacted()) } else { s.serialize_str(&self.0) }
+    }
+}
+
+/// How RTSP media travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Interleaved in the RTSP connection.
+    #[default]
+    Tcp,
+    /// Datagrams to a port of ours.
+    Udp,
+}
+
+/// The inference pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceConfig {
+    /// A number, or `"auto"`: from cores and load.
+    #[schemars(with = "WorkersSchema")]
+    #[serde(with = "workers")]
+    pub workers: PoolSize,
+    /// Most windows that one inference process takes at once, each of another camera.
+    pub max_batch: u32,
+    /// Compute threads of one inference process.
+    pub threads: u32,
+    /// A model file; the one inside `nursery-worker` otherwise.
+    pub model: Option<String>,
+}
+
+impl Default for InferenceConfig {
+    fn default() -> Self {
+        Self { workers: PoolSize::Auto, max_batch: 16, threads: 1, model: None }
+    }
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum WorkersSchema {
+    Number(#[schemars(range(min = 1, max = 64))] u32),
+    Auto(AutoWord),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only its schema is used")]
+enum AutoWord {
+    Auto,
+}
+
+/// `4` or `"auto"` in files; frames carry the enum as it is.
+mod workers {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use crate::control::PoolSize;
+
+    pub fn serialize<S: Serializer>(size: &PoolSize, s: S) -> Result<S::Ok, S::Error> {
+        match size {
+            _ if !s.is_human_readable() => size.serialize(s),
+            PoolSize::Fixed(n) => s.serialize_u32(*n),
+            PoolSize::Auto => s.serialize_str("auto"),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<PoolSize, D::Error> {
+        if !d.is_human_readable() {
+            return PoolSize::deserialize(d);
+        }
+        let value = serde_json::Value::deserialize(d)?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.parse().map_err(|e| de::Error::custom(format!("{value}: {e}")))
+    }
+}
+
+/// When scores become an event, and when an event ends.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetectionConfig {
+    /// Probability from which a frame counts as crying, 0 to 1.
+    pub threshold: f64,
+    /// Seconds of crying (on the breath, small gaps bridged) before an event is announced.
+    pub min_duration_s: f64,
+    /// Seconds without crying after which an event has ended.
+    pub end_after_s: f64,
+    /// Seconds after an event's end in which new crying goes on with that event silently.
+    pub cooldown_s: f64,
+    /// Seconds without valid audio after which a camera is announced as offline.
+    pub offline_after_s: f64,
+}
+
+impl Default for DetectionConfig {
+    fn default() -> Self {
+        Self {
+            threshold: 0.5,
+            min_duration_s: 0.6,
+            end_after_s: 5.0,
+            cooldown_s: 60.0,
+            offline_after_s: 30.0,
+        }
+    }
+}
+
+/// A receiver of alerts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertKind {
+    Webhook,
+    Log,
+    Exec,
+    Sound,
+}
+
+/// One receiver. Which keys it takes depends on `type`: webhook `url`, `secret`, `timeout_s`; exec `command`,
+/// `timeout_s`; sound `file`; log none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AlertConfig {
+    pub r#type: AlertKind,
+    /// webhook: where to POST to.
+    #[serde(default)]
+    pub url: Option<Secret>,
+    /// webhook: key of the signature (Standard Webhooks), with or without `whsec_` and base64.
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// exec: program and arguments, or one line that is split like a shell does; the event comes as JSON on
+    /// its standard input.
+    #[serde(default)]
+    pub command: Option<String>,
+    /// sound: the file to play instead of the built-in chime.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// Seconds for one attempt.
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
+}
+
+impl AlertConfig {
+    /// Seconds for one attempt, with the default of its type.
+    pub fn timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_secs_f64(self.timeout_s.unwrap_or(10.0).clamp(0.1, 600.0))
+    }
+}

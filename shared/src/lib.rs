@@ -1,0 +1,18 @@
+//! What nursery's processes have in common: frames and their codec, messages, configuration, the control
+//! protocol, and the shapes that people script against.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod config;
+pub mod control;
+pub mod frame;
+pub mod message;
+pub mod pcm;
+pub mod redact;
+pub mod secret;
+pub mod status;
+pub mod suggest;
+pub mod timestamp;
+
+/// Version of both binaries; they refuse each other when it differs.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,217 @@
+//! What the supervisor and its workers say to each other. One socket pair per worker, descriptor
+//! [`WORKER_FD`] in the worker; the worker speaks first ([`FromWorker::Hello`]), the supervisor answers with
+//! the role's configuration, and from then on both speak as they must.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{AlertConfig, CameraConfig, DetectionConfig},
+    pcm::Pcm,
+};
+
+/// Raised whenever a message changes its shape.
+pub const PROTOCOL: u32 = 1;
+
+/// The descriptor on which a worker finds its socket.
+pub const WORKER_FD: i32 = 3;
+
+/// How often a worker reports progress from its working loop, at the least.
+pub const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a worker process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Capture,
+    Infer,
+    Sink,
+}
+
+impl Role {
+    /// The word for it on command lines, in names and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Capture => "capture",
+            Role::Infer => "infer",
+            Role::Sink => "sink",
+        }
+    }
+}
+
+/// The figures of a model that other roles need: how to cut windows and what a score's place in time is.
+/// The probability of frame `k` of a window whose last sample ends at `t` belongs to
+/// `t - (lookahead + hop) / rate + k * frame_step / rate`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelShape {
+    /// Name, version and hash of the weights.
+    pub id: String,
+    /// Samples of one window.
+    pub window: u32,
+    /// Samples between the ends of two windows.
+    pub hop: u32,
+    /// Samples at the end of a window that only serve as context.
+    pub lookahead: u32,
+    /// Samples per score.
+    pub frame_step: u32,
+}
+
+/// Everything that a worker tells the supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// First message on the socket.
+    Hello { protocol: u32, version: String, role: Role },
+    /// Configured and able to work.
+    Ready,
+    /// From the working loop itself, at least every [`PROGRESS_INTERVAL`]: how much was done since the start
+    /// (capture: samples heard; infer: windows scored; sink: records handled).
+    Progress { done: u64 },
+    /// capture: what the camera is doing now.
+    Camera(CameraReport),
+    /// capture: a window.
+    Window(CapturedWindow),
+    /// infer: the scores of a batch, all of it or nothing.
+    Scores { batch: u64, windows: Vec<WindowScores> },
+    /// sink: every record up to and including this sequence number is stored, or needed no storing.
+    Ack { up_to: u64 },
+    /// sink: state of the deliveries.
+    Deliveries(DeliveryReport),
+    /// sink: an event was stored; `json` is the body that receivers get. At most once, for people to look at:
+    /// receivers are served by the sink itself.
+    Event { json: String },
+}
+
+/// Everything that the supervisor tells a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// capture: whom to listen to and how to cut windows.
+    ConfigureCapture { camera: CameraConfig, model: ModelShape },
+    /// infer: which model (`None`: the embedded one).
+    ConfigureInfer { model: Option<String>, threads: u32 },
+    /// sink: where to store, whom to tell, what counts as an event. May come again at a reload.
+    ConfigureSink(SinkConfig),
+    /// infer: windows to score, each of another camera.
+    Batch { batch: u64, windows: Vec<WindowJob> },
+    /// sink: something to handle; sequence numbers rise by one and start anew with each supervisor.
+    /// After a sink was replaced, everything that was not acknowledged is sent again.
+    Record { seq: u64, record: Record },
+    /// Finish what is in hand, then exit with status 0. The socket stays open until then.
+    Drain,
+}
+
+/// State of a camera's stream, as its capture process sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamState {
+    /// No audio yet, or again none: connecting, or waiting before the next attempt.
+    Connecting,
+    /// Audio arrives.
+    Live,
+    /// Connected, but nothing arrives.
+    Stalled,
+    /// A recording came to its end. The capture process exits with status 0 after saying so.
+    Ended,
+}
+
+/// What a capture process knows of its camera. Sent at every change, and with every progress report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CameraReport {
+    pub state: StreamState,
+    /// Why there is no audio, in words that tell the operator what to do; stays after recovery only as a log
+    /// line, here `None` once live. Holds no secret.
+    pub error: Option<String>,
+    /// Level of the last second or so; `None` before the first sample. Never NaN; digital silence is -120.
+    pub level_dbfs: Option<f32>,
+    /// Monotonic time ([`crate::timestamp::monotonic_us`]) at which the last audio arrived.
+    pub last_audio_us: Option<u64>,
+    /// Windows that were dropped inside the capture process because the supervisor did not take them.
+    pub dropped: u64,
+    /// Packets or frames that could not be decoded since the start.
+    pub corrupt: u64,
+    /// Connections that were made since the start.
+    pub connects: u64,
+}
+
+/// One window of a camera.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CapturedWindow {
+    /// Wall-clock time of the end of the last sample, microseconds since 1970.
+    pub end_us: i64,
+    /// Monotonic time at which the last sample arrived at the capture process.
+    pub arrived_us: u64,
+    /// Level of the newest hop.
+    pub level_dbfs: f32,
+    /// Exactly the model's window.
+    pub pcm: Pcm,
+}
+
+/// A window on its way to an inference process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowJob {
+    pub id: u64,
+    pub pcm: Pcm,
+}
+
+/// The scores of one window: one probability per frame of its newest hop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowScores {
+    pub id: u64,
+    pub scores: Vec<f32>,
+}
+
+/// Something that the sink handles for a camera.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub camera: String,
+    pub what: RecordKind,
+}
+
+/// Kinds of records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum RecordKind {
+    /// Probabilities of crying; the first belongs to `start_us`, the next to `step_us` later.
+    Scores {
+        start_us: i64,
+        step_us: u32,
+        values: Vec<f32>,
+        level_dbfs: f32,
+        /// Monotonic time of arrival of the window's last sample, for measuring the whole way.
+        arrived_us: u64,
+    },
+    /// The camera has not been heard for longer than allowed.
+    Offline { since_us: i64, reason: String },
+    /// The camera is heard. Sent at the first audio after the start and after every `Offline`; announced only
+    /// where the store says that it was offline.
+    Online { at_us: i64 },
+    /// A recording came to its end, or the camera was taken out of the configuration: an open event ends.
+    Ended { at_us: i64 },
+}
+
+/// What the sink needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkConfig {
+    /// Directory of the store; made by the supervisor.
+    pub state_dir: String,
+    pub alerts: Vec<AlertConfig>,
+    /// For every camera; per-camera differences are merged in by the supervisor.
+    pub detection: DetectionConfig,
+    pub cameras: Vec<CameraDetection>,
+}
+
+/// Detection settings of one camera.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CameraDetection {
+    pub camera: String,
+    pub detection: DetectionConfig,
+}
+
+/// State of the alert deliveries.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DeliveryReport {
+    /// Deliveries that are not confirmed yet, all receivers together.
+    pub pending: u64,
+    /// Confirmed since the store was made.
+    pub delivered: u64,
+    /// Since when (microseconds since 1970) the oldest failing receiver has been failing.
+    pub failing_since_us: Option<i64>,
+    /// The newest failure in words, without secrets.
+    pub last_error: Option<String>,
+}

@@ -1,0 +1,32 @@
+//! Takes the password out of a camera's source before anybody sees it.
+
+/// `source` with the user information of a URL replaced by `***`; works on text that is no valid URL too.
+/// An `exec:` source keeps only its program, since arguments may hold passwords.
+pub fn source(source: &str) -> String {
+    if let Some(command) = source.strip_prefix("exec:") {
+        let program = command.split_whitespace().next().unwrap_or_default();
+        return if command.trim() == program { source.to_owned() } else { format!("exec:{program} …") };
+    }
+    let Some((scheme, rest)) = source.split_once("://") else { return source.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    // A password may itself hold an '@' or a '/': hide up to the last '@' that a host can follow.
+    let cut = rest[..end].rfind('@').or_else(|| rest.rfind('@'));
+    match cut {
+        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+        None => source.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn passwords_never_survive() {
+        let r = super::source;
+        assert_eq!(r("rtsp://u:p@h:554/a"), "rtsp://***@h:554/a");
+        assert_eq!(r("rtsp://u:p@x@h/a@b"), "rtsp://***@h/a@b");
+        assert_eq!(r("rtsp://u:p/x@h/a"), "rtsp://***@h/a");
+        assert_eq!(r("rtsp://h/a"), "rtsp://h/a");
+        assert_eq!(r("file:a.wav"), "file:a.wav");
+        assert_eq!(r("exec:ffmpeg -i rtsp://u:p@h"), "exec:ffmpeg …");
+    }
+}

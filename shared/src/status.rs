@@ -1,0 +1,95 @@
+//! The document of `nursery status --json`, which people script against.
+
+use serde::{Deserialize, Serialize};
+
+/// All of `nursery status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub uptime_s: f64,
+    pub pid: u32,
+    pub workers: Vec<WorkerStatus>,
+    pub cameras: Vec<CameraStatus>,
+    pub inference: InferenceStatus,
+    pub alerts: AlertStatus,
+}
+
+/// State of a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    Starting,
+    Running,
+    Backoff,
+    Stopping,
+    Stopped,
+}
+
+/// One worker. `pid` and the figures that the kernel keeps are null while no process runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub name: String,
+    pub role: crate::message::Role,
+    pub pid: Option<u32>,
+    pub state: WorkerState,
+    pub uptime_s: f64,
+    pub restarts: u64,
+    pub last_exit: Option<String>,
+    pub progress: u64,
+    pub progress_age_s: Option<f64>,
+    pub rss_bytes: u64,
+    pub cpu_s: f64,
+}
+
+/// State of a camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraState {
+    Connecting,
+    Live,
+    Stalled,
+    Offline,
+    Ended,
+}
+
+/// One camera.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CameraStatus {
+    pub name: String,
+    pub state: CameraState,
+    pub level_dbfs: Option<f64>,
+    /// Highest probability of the newest scored window.
+    pub score: Option<f64>,
+    /// Windows that reached the supervisor since it started.
+    pub windows: u64,
+    /// Windows that were given up because nobody could score them in time.
+    pub dropped: u64,
+    pub last_audio_age_s: Option<f64>,
+    pub last_error: Option<String>,
+}
+
+/// The pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InferenceStatus {
+    pub workers: u32,
+    pub queued: u64,
+    pub in_flight: u64,
+    pub scored: u64,
+    pub quarantined: u64,
+    pub latency_ms: Latency,
+}
+
+/// From the arrival of a window's last sample at the capture process to its scores at the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Latency {
+    pub p50: f64,
+    pub p99: f64,
+}
+
+/// Alert deliveries.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AlertStatus {
+    pub pending: u64,
+    pub delivered: u64,
+    pub failing_since: Option<String>,
+}

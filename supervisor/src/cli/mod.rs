@@ -1,0 +1,379 @@
+//! The command line: what may be typed, and which exit status comes of it (0 done, 1 failed, 2 wrong usage or
+//! configuration).
+
+mod client;
+mod demo;
+mod screen;
+mod table;
+mod watch;
+mod worker_binary;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Parser, Subcommand};
+use nursery_shared::{
+    config,
+    control::{PoolSize, Reply, Request, default_socket, default_state_dir},
+    status::Status,
+};
+
+use crate::service::{self, Options, ServiceError};
+use client::Client;
+
+#[derive(Parser)]
+#[command(
+    name = "nursery",
+    version,
+    about = "Listens to many IP cameras at once and tells somebody when a baby cries.",
+    propagate_version = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Show everything at work on three synthetic cameras; needs no configuration, root or network
+    Demo(demo::Args),
+    /// Run the service
+    Run(RunArgs),
+    /// Validate a configuration file
+    Check {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        worker: WorkerArg,
+    },
+    /// Print the JSON Schema of the configuration file
+    Schema,
+    /// Show cameras, workers, inference and alerts
+    Status {
+        #[command(flatten)]
+        show: ShowArgs,
+        /// Show it anew every second, until Ctrl-C
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+    },
+    /// Show the cameras
+    Cameras(ShowArgs),
+    /// Show the worker processes
+    Workers(ShowArgs),
+    /// Resize the inference pool of the running service
+    Scale {
+        /// A number of processes, or `auto`
+        #[arg(value_name = "N|auto")]
+        workers: PoolSize,
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+    /// Restart a worker, a camera's capture process, a role (`capture`, `infer`, `sink`) or `all`
+    Restart {
+        name: String,
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+    /// Take up the changed configuration file
+    Reload(SocketArg),
+    /// Stop the service
+    Stop(SocketArg),
+    /// Print kept log lines, of one worker or camera or of all
+    Logs {
+        name: Option<String>,
+        /// Go on with new lines, until Ctrl-C
+        #[arg(long, short)]
+        follow: bool,
+        #[command(flatten)]
+        socket: SocketArg,
+    },
+    /// Print stored events
+    Events(EventsArgs),
+    /// Run the detector over recordings; needs no service (see `nursery detect --help`)
+    #[command(disable_help_flag = true)]
+    Detect {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
+}
+
+#[derive(Args)]
+struct SocketArg {
+    /// Control socket of the service [default: /run/nursery/control.sock as root]
+    #[arg(long, value_name = "PATH")]
+    control_socket: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct WorkerArg {
+    /// The worker binary [default: nursery-worker beside this program, or in ../libexec/nursery]
+    #[arg(long, value_name = "PATH")]
+    worker_binary: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ShowArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArg,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Size of the inference pool; goes before the configuration
+    #[arg(long, value_name = "N|auto")]
+    inference_workers: Option<PoolSize>,
+    /// Where events are stored [default: /var/lib/nursery as root]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// A model file instead of the embedded model
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    worker: WorkerArg,
+}
+
+#[derive(Args)]
+struct EventsArgs {
+    /// One event per line as JSON
+    #[arg(long)]
+    json: bool,
+    /// Only events of this camera
+    #[arg(long, value_name = "NAME")]
+    camera: Option<String>,
+    /// Only events since a time (2026-01-31T02:03:04Z) or an age (10m, 2h)
+    #[arg(long, value_name = "T")]
+    since: Option<String>,
+    /// Read the store there, instead of asking the running service where it is
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    worker: WorkerArg,
+}
+
+/// A message for standard error and an exit status.
+pub struct Failure {
+    message: String,
+    exit: u8,
+}
+
+impl Failure {
+    /// Failed: exit 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: 1 }
+    }
+
+    /// Wrong usage or configuration: exit 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: 2 }
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(e: ServiceError) -> Self {
+        Self { message: e.message, exit: e.exit }
+    }
+}
+
+impl SocketArg {
+    fn path(self) -> PathBuf {
+        self.control_socket.unwrap_or_else(default_socket)
+    }
+}
+
+impl WorkerArg {
+    fn find(self) -> Result<PathBuf, Failure> {
+        worker_binary::find(self.worker_binary)
+    }
+}
+
+/// Parses the command line, does what it says and reports.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Cmd::Demo(args) => demo::run(args),
+        Cmd::Run(args) => run(args),
+        Cmd::Check { config, worker } => check(&config, worker),
+        Cmd::Schema => print(&pretty(&config::schema())),
+        Cmd::Status { show, watch: true } => watch::run(&show.socket.path()),
+        Cmd::Status { show, .. } => show_status(show, pretty, table::status),
+        Cmd::Cameras(show) => show_status(show, |s| pretty(&s.cameras), table::cameras),
+        Cmd::Workers(show) => show_status(show, |s| pretty(&s.workers), table::workers),
+        Cmd::Scale { workers, socket } => ask(socket, &Request::Scale { workers }),
+        Cmd::Restart { name, socket } => ask(socket, &Request::Restart { name }),
+        Cmd::Reload(socket) => ask(socket, &Request::Reload {}),
+        Cmd::Stop(socket) => stop(socket),
+        Cmd::Logs { name, follow, socket } => logs(socket, name, follow),
+        Cmd::Events(args) => events(args),
+        Cmd::Detect { args } => detect(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody reads standard error: the exit status still tells.
+            let _ = writeln!(io::stderr(), "nursery: {}", failure.message);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn run(args: RunArgs) -> Result<(), Failure> {
+    let config = config::from_file(&args.config).map_err(|e| Failure::usage(e.to_string()))?;
+    let model = args.model.map(|path| {
+        let absolute =
+            path.canonicalize().map_err(|e| Failure::usage(format!("--model {}: {e}", path.display())))?;
+        absolute
+            .into_os_string()
+            .into_string()
+            .map_err(|p| Failure::usage(format!("--model {}: not valid UTF-8", PathBuf::from(p).display())))
+    });
+    // Clients in other directories are told these paths.
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|e| Failure::usage(format!("{:?}: {e}", path.display())))
+    };
+    service::run(Options {
+        config_path: Some(absolute(args.config)?),
+        config,
+        inference_workers: args.inference_workers,
+        model: model.transpose()?,
+        state_dir: absolute(args.state_dir.unwrap_or_else(default_state_dir))?,
+        // Not made absolute: the shorter path has more room in a socket's address.
+        control_socket: args.socket.path(),
+        worker_binary: args.worker.find()?,
+        log_to_stderr: true,
+        events: None,
+    })?;
+    Ok(())
+}
+
+fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
+    let config = config::from_file(path).map_err(|e| Failure::usage(e.to_string()))?;
+    let worker = worker.find()?;
+    let model = service::probe::probe(&worker, config.inference.model.as_deref())
+        .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    print(&format!(
+        "{}: ok, {}, {}, model {}",
+        path.display(),
+        count(config.cameras.len(), "camera"),
+        count(config.alerts.len(), "alert"),
+        model.id
+    ))
+}
+
+fn show_status(
+    show: ShowArgs,
+    json: impl FnOnce(&Status) -> String,
+    table: impl FnOnce(&Status) -> String,
+) -> Result<(), Failure> {
+    let status = client::status(&show.socket.path())?;
+    print(&if show.json { json(&status) } else { table(&status) })
+}
+
+/// Sends a request that is answered by one line, and prints that.
+fn ask(socket: SocketArg, request: &Request) -> Result<(), Failure> {
+    match Client::connect(&socket.path())?.ask(request)? {
+        Reply::Done { message } => print(&message),
+        other => Err(client::unexpected(&other)),
+    }
+}
+
+fn stop(socket: SocketArg) -> Result<(), Failure> {
+    let path = socket.path();
+    let mut client = Client::connect(&path)?;
+    match client.ask(&Request::Stop {})? {
+        Reply::Done { .. } => {}
+        other => return Err(client::unexpected(&other)),
+    }
+    // The service removes its socket when everything has stopped; ten seconds are its limit.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while Instant::now() < deadline {
+        if Client::connect(&path).is_err() {
+            return print("stopped");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(Failure::failed(format!("the service at {} still runs after 15 s", path.display())))
+}
+
+fn logs(socket: SocketArg, name: Option<String>, follow: bool) -> Result<(), Failure> {
+    let mut client = Client::connect(&socket.path())?;
+    client.send(&Request::Logs { name, follow })?;
+    if follow {
+        client.wait_for_ever()?;
+    }
+    while let Some(reply) = client.receive()? {
+        match reply {
+            Reply::Logs { lines, lost } => {
+                if lost > 0 {
+                    print(&format!("({lost} lines lost: this client was too slow)"))?;
+                }
+                lines.iter().try_for_each(|line| print(line))?;
+            }
+            other => return Err(client::unexpected(&other)),
+        }
+    }
+    Ok(())
+}
+
+fn events(args: EventsArgs) -> Result<(), Failure> {
+    let state_dir = match args.state_dir {
+        Some(dir) => dir,
+        None => match Client::connect(&args.socket.path())?.ask(&Request::Info {})? {
+            Reply::Info { state_dir, .. } => state_dir,
+            other => return Err(client::unexpected(&other)),
+        },
+    };
+    let mut command = Command::new(args.worker.find()?);
+    command.arg("events").arg("--state-dir").arg(state_dir);
+    if args.json {
+        command.arg("--json");
+    }
+    for (flag, value) in [("--camera", args.camera), ("--since", args.since)] {
+        if let Some(value) = value {
+            command.arg(format!("{flag}={value}"));
+        }
+    }
+    become_worker(command)
+}
+
+fn detect(args: Vec<OsString>) -> Result<(), Failure> {
+    let mut command = Command::new(worker_binary::find(None)?);
+    command.arg("detect").args(args);
+    become_worker(command)
+}
+
+/// Replaces this process; only comes back when that failed.
+fn become_worker(mut command: Command) -> Result<(), Failure> {
+    // Its usage messages name the command that was typed.
+    let error = command.arg0("nursery").exec();
+    Err(Failure::failed(format!("{}: {error}", command.get_program().display())))
+}
+
+fn pretty(value: &impl serde::Serialize) -> String {
+    // Plain data with string keys, which JSON can always express.
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Prints a line; a reader that went away is the end of the work, not a failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => Err(Failure::failed(format!("standard output: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}

@@ -1,0 +1,123 @@
+//! One camera as the policy sees it: its queue of windows, whether it is heard, and what people are told.
+
+use std::{collections::VecDeque, time::Duration};
+
+use nursery_shared::{
+    config::{CameraConfig, Source},
+    message::{CapturedWindow, StreamState},
+    status::CameraState,
+};
+
+use super::Time;
+
+/// Windows that may wait for an inference process; then the oldest gives way.
+pub const QUEUE: usize = 8;
+/// Below this a recording that was held back goes on.
+pub const RESUME: usize = 4;
+
+/// A window that waits, or is being scored.
+#[derive(Debug)]
+pub struct PendingWindow {
+    pub id: u64,
+    pub window: CapturedWindow,
+    /// Inference processes that died with it in hand.
+    pub deaths: u8,
+}
+
+/// State of one camera.
+#[derive(Debug)]
+pub struct Camera {
+    pub config: CameraConfig,
+    /// Slot of its capture process.
+    pub slot: u32,
+    /// A recording that is played as fast as it can be scored: held back instead of dropped.
+    pub lossless: bool,
+    pub queue: VecDeque<PendingWindow>,
+    /// One of its windows is being scored; another one waits for that, so that scores keep their order.
+    pub in_flight: bool,
+    /// It stands in the ring of cameras that may be served.
+    pub in_ring: bool,
+    pub stream: StreamState,
+    pub error: Option<String>,
+    pub level_dbfs: Option<f64>,
+    pub score: Option<f64>,
+    pub windows: u64,
+    /// Dropped here.
+    pub dropped: u64,
+    /// Dropped in the capture process, as it says; and in the processes before it.
+    pub dropped_upstream: u64,
+    pub dropped_before: u64,
+    pub last_audio: Option<Time>,
+    /// Last audio, or the moment from which audio is expected.
+    pub heard_at: Time,
+    /// The sink was told that it is heard / is not heard; `None`: not told anything yet.
+    pub told_online: Option<bool>,
+    /// Wall-clock end of the newest window.
+    pub last_end_us: i64,
+    /// It was taken out of the configuration and goes when its last window is scored.
+    pub removed: bool,
+    /// The end of the recording was passed on.
+    pub end_told: bool,
+}
+
+impl Camera {
+    /// A camera that was just configured.
+    pub fn new(config: CameraConfig, slot: u32, now: Time) -> Self {
+        Self {
+            lossless: is_lossless(&config),
+            config,
+            slot,
+            queue: VecDeque::new(),
+            in_flight: false,
+            in_ring: false,
+            stream: StreamState::Connecting,
+            error: None,
+            level_dbfs: None,
+            score: None,
+            windows: 0,
+            dropped: 0,
+            dropped_upstream: 0,
+            dropped_before: 0,
+            last_audio: None,
+            heard_at: now,
+            told_online: None,
+            last_end_us: 0,
+            removed: false,
+            end_told: false,
+        }
+    }
+
+    /// Takes another configuration; the capture process is restarted by the caller.
+    pub fn reconfigure(&mut self, config: CameraConfig) {
+        self.lossless = is_lossless(&config);
+        self.config = config;
+        self.stream = StreamState::Connecting;
+        self.end_told = false;
+    }
+
+    /// When it will have been silent for too long, if that was not said already.
+    pub fn offline_deadline(&self, limit: Duration) -> Option<Time> {
+        let expected = self.stream != StreamState::Ended && !self.removed && self.told_online != Some(false);
+        expected.then(|| self.heard_at + limit)
+    }
+
+    /// Nothing of it waits or is being scored.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.in_flight
+    }
+
+    /// The state as people are told.
+    pub fn reported_state(&self, worker_running: bool) -> CameraState {
+        match self.stream {
+            StreamState::Ended => CameraState::Ended,
+            _ if self.told_online == Some(false) => CameraState::Offline,
+            StreamState::Live if worker_running => CameraState::Live,
+            StreamState::Stalled if worker_running => CameraState::Stalled,
+            _ => CameraState::Connecting,
+        }
+    }
+}
+
+fn is_lossless(config: &CameraConfig) -> bool {
+    !config.realtime && matches!(config.source.parse(), Ok(Source::File(_)))
+}

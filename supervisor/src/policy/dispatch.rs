@@ -1,0 +1,241 @@
+//! Windows in, batches out, scores back: which window goes to which inference process, and what becomes of
+//! windows whose process died.
+
+use std::collections::VecDeque;
+
+use nursery_shared::{
+    message::{CapturedWindow, Record, RecordKind, Role, ToWorker, WindowJob, WindowScores},
+    pcm::SAMPLE_RATE,
+    status::Latency,
+};
+
+use super::{
+    Action, Key, Level, Policy, Time,
+    camera::{PendingWindow, QUEUE, RESUME},
+    worker::{Batch, State},
+};
+
+/// More scores per window than any model gives.
+const MAX_SCORES: usize = 4096;
+/// Inference processes that a window may cost.
+const MAX_DEATHS: u8 = 2;
+/// Wall-clock times beyond the year 9999 are not believed.
+const LAST_US: i64 = 253_402_300_799_000_000;
+
+/// The newest latencies, for percentiles.
+#[derive(Debug, Default)]
+pub struct LatencyWindow(VecDeque<u32>);
+
+impl LatencyWindow {
+    const KEPT: usize = 4096;
+
+    fn push(&mut self, us: u64) {
+        if self.0.len() == Self::KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(u32::try_from(us).unwrap_or(u32::MAX));
+    }
+
+    /// Percentiles in milliseconds; zero before the first window.
+    pub fn percentiles(&self) -> Latency {
+        let mut sorted: Vec<u32> = self.0.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |q: f64| {
+            let last = sorted.len().saturating_sub(1);
+            sorted.get((last as f64 * q).round() as usize).map_or(0.0, |us| f64::from(*us) / 1000.0)
+        };
+        Latency { p50: at(0.5), p99: at(0.99) }
+    }
+}
+
+impl Policy {
+    pub(super) fn on_window(&mut self, slot: u32, mut window: CapturedWindow) -> Result<(), String> {
+        let expected = self.model.window as usize;
+        if window.pcm.len() != expected {
+            return Err(format!("sent a window of {} samples instead of {expected}", window.pcm.len()));
+        }
+        window.arrived_us = window.arrived_us.min(self.now.0);
+        window.end_us = window.end_us.clamp(0, LAST_US);
+        self.heard(slot, Time(window.arrived_us));
+        let Some(id) = self.workers.get(&slot).and_then(|w| w.camera) else { return Ok(()) };
+        let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
+        camera.windows += 1;
+        camera.last_end_us = window.end_us;
+        camera.queue.push_back(PendingWindow { id: self.next_window, window, deaths: 0 });
+        self.next_window += 1;
+        if camera.lossless {
+            if camera.queue.len() >= QUEUE {
+                self.set_reading(slot, false);
+            }
+        } else if camera.queue.len() > QUEUE {
+            camera.queue.pop_front();
+            camera.dropped += 1;
+            if camera.dropped.is_power_of_two() {
+                let text = format!(
+                    "capture:{}: {} windows dropped so far: inference does not keep up \
+                     (more --inference-workers, or fewer cameras)",
+                    camera.config.name, camera.dropped
+                );
+                self.log(Level::Warn, text);
+            }
+        }
+        self.enter_ring(id);
+        Ok(())
+    }
+
+    fn set_reading(&mut self, slot: u32, reading: bool) {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&slot) else { return };
+        if worker.paused != reading {
+            return;
+        }
+        worker.paused = !reading;
+        worker.heard_at = now;
+        let key = Key { slot, generation: worker.generation };
+        self.actions.push(Action::SetReading { key, reading });
+    }
+
+    fn enter_ring(&mut self, id: u32) {
+        if let Some(camera) = self.cameras.get_mut(&id)
+            && !camera.in_ring
+            && !camera.in_flight
+            && !camera.queue.is_empty()
+        {
+            camera.in_ring = true;
+            self.ring.push_back(id);
+        }
+    }
+
+    /// Hands waiting windows, one per camera, to idle inference processes, shared out evenly.
+    pub(super) fn dispatch(&mut self) {
+        if self.ring.is_empty() || self.ledger.is_full() {
+            return;
+        }
+        let idle: Vec<u32> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.role == Role::Infer && w.state == State::Running && w.batch.is_none())
+            .map(|(slot, _)| *slot)
+            .collect();
+        for (i, slot) in idle.iter().enumerate() {
+            let share = self.ring.len().div_ceil(idle.len() - i);
+            let windows = self.take_windows(share.min(self.config.inference.max_batch as usize));
+            if windows.is_empty() {
+                return;
+            }
+            let batch = self.next_batch;
+            self.next_batch += 1;
+            let jobs =
+                windows.iter().map(|(_, p)| WindowJob { id: p.id, pcm: p.window.pcm.clone() }).collect();
+            self.send(*slot, ToWorker::Batch { batch, windows: jobs });
+            let now = self.now;
+            if let Some(worker) = self.workers.get_mut(slot) {
+                worker.batch = Some(Batch { id: batch, windows });
+                worker.heard_at = now;
+            }
+        }
+    }
+
+    /// Up to `most` windows, each of another camera. A window that was in the hands of a process that died
+    /// goes alone, so that it takes no other window with it if it is the cause.
+    fn take_windows(&mut self, most: usize) -> Vec<(u32, PendingWindow)> {
+        let mut windows = Vec::new();
+        while windows.len() < most {
+            let Some(id) = self.ring.pop_front() else { break };
+            let Some(camera) = self.cameras.get_mut(&id) else { continue };
+            let suspect = camera.queue.front().is_some_and(|p| p.deaths > 0);
+            if suspect && !windows.is_empty() {
+                self.ring.push_front(id);
+                break;
+            }
+            camera.in_ring = false;
+            let Some(pending) = camera.queue.pop_front() else { continue };
+            camera.in_flight = true;
+            let (slot, resume) = (camera.slot, camera.lossless && camera.queue.len() < RESUME);
+            windows.push((id, pending));
+            if resume {
+                self.set_reading(slot, true);
+            }
+            if suspect {
+                break;
+            }
+        }
+        windows
+    }
+
+    pub(super) fn on_scores(
+        &mut self,
+        slot: u32,
+        batch_id: u64,
+        scores: Vec<WindowScores>,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&slot) else { return Ok(()) };
+        let Some(batch) = worker.batch.take_if(|b| b.id == batch_id) else {
+            return Err(format!("sent scores of batch {batch_id}, which it does not have in hand"));
+        };
+        let matches = scores.len() == batch.windows.len()
+            && batch.windows.iter().zip(&scores).all(|((_, pending), s)| {
+                pending.id == s.id && s.scores.len() <= MAX_SCORES && s.scores.iter().all(|p| p.is_finite())
+            });
+        if !matches {
+            worker.batch = Some(batch); // Taken back when the process is gone.
+            return Err(format!("sent scores that do not fit batch {batch_id}"));
+        }
+        worker.busy_us += now.since(worker.heard_at).as_micros() as u64;
+        worker.heard_at = now;
+        for ((id, pending), scores) in batch.windows.into_iter().zip(scores) {
+            self.scored += 1;
+            self.latency.push(now.0.saturating_sub(pending.window.arrived_us));
+            self.record_scores(id, &pending.window, scores.scores);
+            self.released(id);
+        }
+        Ok(())
+    }
+
+    fn record_scores(&mut self, id: u32, window: &CapturedWindow, values: Vec<f32>) {
+        let us = |samples: u32| i64::from(samples) * 1_000_000 / i64::from(SAMPLE_RATE);
+        let Some(camera) = self.cameras.get_mut(&id) else { return };
+        let peak = values.iter().copied().fold(0.0, f32::max);
+        camera.score = Some((f64::from(peak) * 1000.0).round() / 1000.0);
+        self.ledger.push(Record {
+            camera: camera.config.name.clone(),
+            what: RecordKind::Scores {
+                start_us: window.end_us - us(self.model.lookahead + self.model.hop),
+                step_us: us(self.model.frame_step) as u32,
+                values,
+                level_dbfs: window.level_dbfs,
+                arrived_us: window.arrived_us,
+            },
+        });
+    }
+
+    /// One of a camera's windows is no longer being scored.
+    fn released(&mut self, id: u32) {
+        if let Some(camera) = self.cameras.get_mut(&id) {
+            camera.in_flight = false;
+        }
+        self.enter_ring(id);
+        self.finish_camera(id);
+    }
+
+    /// Windows of a process that died: first in their cameras' queues again, or set aside.
+    pub(super) fn take_back(&mut self, name: &str, batch: Batch) {
+        for (id, mut pending) in batch.windows {
+            pending.deaths += 1;
+            if let Some(camera) = self.cameras.get_mut(&id) {
+                if pending.deaths >= MAX_DEATHS {
+                    self.quarantined += 1;
+                    let text = format!(
+                        "{name}: window {} of camera {} set aside: {MAX_DEATHS} inference processes died with it",
+                        pending.id, camera.config.name
+                    );
+                    self.log(Level::Error, text);
+                } else {
+                    camera.queue.push_front(pending);
+                }
+            }
+            self.released(id);
+        }
+    }
+}

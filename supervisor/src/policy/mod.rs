@@ -1,0 +1,547 @@
+//! The supervisor's policy: a state machine that is told what happened and says what to do. It has no clock,
+//! no sockets and no pids of its own, so that years of faults can be simulated in seconds.
+//!
+//! This file holds the state, the entry point and the life of workers; windows and scores are in
+//! [`dispatch`], overdue things in [`overdue`], what operators ask for in [`operate`], what they are shown in
+//! [`snapshot`].
+
+mod backoff;
+mod camera;
+mod dispatch;
+mod ledger;
+mod operate;
+mod overdue;
+mod pool;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Add,
+    time::Duration,
+};
+
+use nursery_shared::{
+    VERSION,
+    config::Config,
+    control::PoolSize,
+    message::{
+        CameraReport, DeliveryReport, FromWorker, ModelShape, PROTOCOL, Record, RecordKind, Role, SinkConfig,
+        StreamState, ToWorker,
+    },
+};
+
+use camera::Camera;
+use dispatch::LatencyWindow;
+use ledger::Ledger;
+use worker::{State, Worker};
+
+/// Monotonic time in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// From `earlier` to here; zero if it is not earlier.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+    fn add(self, d: Duration) -> Time {
+        Time(self.0.saturating_add(d.as_micros() as u64))
+    }
+}
+
+/// One process in one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A spawn that was asked for came about.
+    Spawned { key: Key, pid: u32 },
+    /// … or not.
+    SpawnFailed { key: Key, error: String },
+    /// A worker said something.
+    Message { key: Key, message: FromWorker },
+    /// A worker's socket ended, or what came was no frame.
+    Broken { key: Key, why: String },
+    /// A process was reaped.
+    Exited { key: Key, exit: Exit },
+    /// Time passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Start a process; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn { key: Key, role: Role, name: String },
+    /// Queue a message to a worker.
+    Send { key: Key, message: Box<ToWorker> },
+    /// SIGKILL; answered by [`Event::Exited`].
+    Kill { key: Key },
+    /// Stop or go on reading from a worker.
+    SetReading { key: Key, reading: bool },
+    /// A line for the log.
+    Log { level: Level, text: String },
+    /// The body of a stored event, for whoever watches.
+    Show { json: String },
+    /// Everything has stopped.
+    Finished,
+}
+
+/// How loud a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// What the policy is given at the start.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub config: Config,
+    /// Goes before the configuration's pool size.
+    pub pool_override: Option<PoolSize>,
+    pub model: ModelShape,
+    pub state_dir: String,
+    /// For `auto` pools.
+    pub cores: u32,
+    pub seed: u64,
+}
+
+/// The whole state.
+pub struct Policy {
+    config: Config,
+    pool_override: Option<PoolSize>,
+    model: ModelShape,
+    state_dir: String,
+    cores: u32,
+    rng: fastrand::Rng,
+    now: Time,
+    wall_us: i64,
+    /// The deadline that was given out last.
+    armed: Option<Time>,
+    started_at: Time,
+    workers: BTreeMap<u32, Worker>,
+    cameras: BTreeMap<u32, Camera>,
+    next_slot: u32,
+    next_camera: u32,
+    next_window: u64,
+    next_batch: u64,
+    /// Cameras with a window waiting and none being scored, in the order of service.
+    ring: VecDeque<u32>,
+    sink: u32,
+    ledger: Ledger,
+    deliveries: DeliveryReport,
+    scored: u64,
+    quarantined: u64,
+    latency: LatencyWindow,
+    pool: pool::Sizer,
+    stopping: Option<operate::Stopping>,
+    actions: Vec<Action>,
+}
+
+impl Policy {
+    /// A service in which nothing runs yet; the first [`handle`](Self::handle) starts it.
+    pub fn new(setup: Setup, now: Time, wall_us: i64) -> Self {
+        let mut policy = Self {
+            pool: pool::Sizer::new(now),
+            config: setup.config,
+            pool_override: setup.pool_override,
+            model: setup.model,
+            state_dir: setup.state_dir,
+            cores: setup.cores.max(1),
+            rng: fastrand::Rng::with_seed(setup.seed),
+            now,
+            wall_us,
+            armed: None,
+            started_at: now,
+            workers: BTreeMap::new(),
+            cameras: BTreeMap::new(),
+            next_slot: 0,
+            next_camera: 0,
+            next_window: 0,
+            next_batch: 0,
+            ring: VecDeque::new(),
+            sink: 0,
+            ledger: Ledger::default(),
+            deliveries: DeliveryReport::default(),
+            scored: 0,
+            quarantined: 0,
+            latency: LatencyWindow::default(),
+            stopping: None,
+            actions: Vec::new(),
+        };
+        policy.sink = policy.add_worker("sink".into(), Role::Sink, None);
+        policy.resize_pool();
+        for camera in policy.config.cameras.clone() {
+            policy.add_camera(camera);
+        }
+        policy
+    }
+
+    /// Takes an event in and returns what to do about it, in order.
+    pub fn handle(&mut self, now: Time, wall_us: i64, event: Event) -> Vec<Action> {
+        self.advance(now, wall_us);
+        match event {
+            Event::Spawned { key, pid } => self.on_spawned(key, pid),
+            Event::SpawnFailed { key, error } => self.on_spawn_failed(key, &error),
+            Event::Message { key, message } => self.on_message(key, message),
+            Event::Broken { key, why } => self.on_broken(key, why),
+            Event::Exited { key, exit } => self.on_exit(key, exit),
+            Event::Tick => {}
+        }
+        self.settle()
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    pub fn next_deadline(&mut self) -> Option<Time> {
+        self.armed = self.earliest_deadline();
+        self.armed
+    }
+
+    /// Brings the clock forward, and forgives everybody what they could not do while this process itself did
+    /// not run.
+    fn advance(&mut self, now: Time, wall_us: i64) {
+        self.now = self.now.max(now);
+        self.wall_us = wall_us;
+        self.forgive_if_late();
+    }
+
+    /// Whatever follows from the present state: timers, dispatch, records, the pool's size, the stop.
+    fn settle(&mut self) -> Vec<Action> {
+        self.expire();
+        self.adapt_pool();
+        self.dispatch();
+        self.pump_ledger();
+        self.progress_stop();
+        std::mem::take(&mut self.actions)
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        self.actions.push(Action::Log { level, text });
+    }
+
+    fn send(&mut self, slot: u32, message: ToWorker) {
+        if let Some(worker) = self.workers.get(&slot) {
+            let key = Key { slot, generation: worker.generation };
+            self.actions.push(Action::Send { key, message: Box::new(message) });
+        }
+    }
+
+    fn add_worker(&mut self, name: String, role: Role, camera: Option<u32>) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let mut worker = Worker::new(name, role, camera, self.now);
+        // Started by the next pass over the timers.
+        worker.state = State::Backoff { until: self.now };
+        self.workers.insert(slot, worker);
+        slot
+    }
+
+    fn start(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&slot) else { return };
+        worker.generation += 1;
+        worker.state = State::Starting;
+        worker.spawned_at = now;
+        worker.heard_at = now;
+        worker.ready_at = None;
+        worker.kill_reason = None;
+        worker.stop_deadline = None;
+        worker.paused = false;
+        worker.ended = false;
+        let key = Key { slot, generation: worker.generation };
+        self.actions.push(Action::Spawn { key, role: worker.role, name: worker.name.clone() });
+    }
+
+    /// The worker that `key` means, unless another process has taken its slot since.
+    fn current(&mut self, key: Key) -> Option<&mut Worker> {
+        self.workers.get_mut(&key.slot).filter(|w| w.generation == key.generation && w.is_alive())
+    }
+
+    fn on_spawned(&mut self, key: Key, pid: u32) {
+        if let Some(worker) = self.current(key) {
+            worker.pid = Some(pid);
+        }
+    }
+
+    fn on_spawn_failed(&mut self, key: Key, error: &str) {
+        if self.current(key).is_some() {
+            self.worker_gone(key.slot, format!("could not be started: {error}"));
+        }
+    }
+
+    fn on_broken(&mut self, key: Key, why: String) {
+        let Some(worker) = self.current(key) else { return };
+        if worker.state == State::Stopping {
+            return; // It closes its socket when it leaves.
+        }
+        self.kill(key.slot, why);
+    }
+
+    /// Kills a worker whose exit then takes its usual way.
+    fn kill(&mut self, slot: u32, reason: String) {
+        let Some(worker) = self.workers.get_mut(&slot).filter(|w| w.is_alive()) else { return };
+        if worker.kill_reason.is_some() && worker.stop_deadline.is_none() {
+            return; // The signal is on its way.
+        }
+        let text = format!("{}: killed: {reason}", worker.name);
+        worker.kill_reason = Some(reason);
+        worker.state = State::Stopping;
+        worker.stop_deadline = None;
+        let key = Key { slot, generation: worker.generation };
+        self.actions.push(Action::Kill { key });
+        self.log(Level::Warn, text);
+    }
+
+    fn on_exit(&mut self, key: Key, exit: Exit) {
+        let Some(worker) = self.current(key) else { return };
+        let how = match (worker.kill_reason.take(), exit) {
+            (Some(reason), _) => format!("killed: {reason}"),
+            (None, Exit::Code(code)) => format!("exit status {code}"),
+            (None, Exit::Signal(signal)) => format!("signal {signal}"),
+        };
+        self.worker_gone(key.slot, how);
+    }
+
+    /// A process is gone: what it had in hand goes to others, and its slot waits, rests or goes.
+    fn worker_gone(&mut self, slot: u32, how: String) {
+        let now = self.now;
+        let healthy_after = Duration::from_secs_f64(self.config.supervision.healthy_after_s);
+        let Some(worker) = self.workers.get_mut(&slot) else { return };
+        let asked_for = worker.state == State::Stopping && worker.stop_deadline.is_some();
+        let batch = worker.batch.take();
+        let (name, role, camera) = (worker.name.clone(), worker.role, worker.camera);
+        worker.pid = None;
+        worker.last_exit = Some(how.clone());
+        if worker.ready_at.is_some_and(|t| now.since(t) >= healthy_after) {
+            worker.backoff.reset();
+        }
+        let finished = worker.ended && how == "exit status 0";
+        if !worker.wanted || finished {
+            worker.state = State::Stopped;
+            self.log(Level::Info, format!("{name}: stopped ({how})"));
+        } else if asked_for {
+            worker.state = State::Backoff { until: now };
+            worker.restarts += 1;
+            self.log(Level::Info, format!("{name}: stopped as asked ({how}), starting again"));
+        } else {
+            let wait = worker.backoff.next(&mut self.rng);
+            worker.state = State::Backoff { until: now + wait };
+            worker.restarts += 1;
+            let died = if how.starts_with("could not") { how.clone() } else { format!("died ({how})") };
+            self.log(Level::Warn, format!("{name}: {died}, restart in {} ms", wait.as_millis()));
+        }
+        if let Some(batch) = batch {
+            self.take_back(&name, batch);
+        }
+        match role {
+            Role::Sink => self.ledger.sink_lost(),
+            Role::Capture => {
+                self.capture_gone(camera, &how, finished || asked_for);
+                if let Some(id) = camera {
+                    self.finish_camera(id);
+                }
+            }
+            Role::Infer => {}
+        }
+        if role == Role::Infer && self.workers.get(&slot).is_some_and(|w| !w.wanted) {
+            self.workers.remove(&slot);
+        }
+    }
+
+    fn capture_gone(&mut self, camera: Option<u32>, how: &str, expected: bool) {
+        let Some(camera) = camera.and_then(|id| self.cameras.get_mut(&id)) else { return };
+        camera.dropped_before += std::mem::take(&mut camera.dropped_upstream);
+        if camera.stream != StreamState::Ended {
+            camera.stream = StreamState::Connecting;
+            if !expected {
+                camera.error = Some(format!("capture process: {how}; it is being restarted"));
+            }
+        }
+    }
+
+    fn on_message(&mut self, key: Key, message: FromWorker) {
+        let now = self.now;
+        let Some(worker) = self.current(key) else { return };
+        let role = worker.role;
+        // Whatever it says comes from its working loop: it is not hung. An infer process that owes a batch
+        // only counts when it delivers that.
+        if worker.batch.is_none() {
+            worker.heard_at = now;
+        }
+        let crime = match message {
+            FromWorker::Hello { protocol, version, role: claimed } => {
+                self.on_hello(key, protocol, &version, claimed)
+            }
+            FromWorker::Ready => self.on_ready(key),
+            FromWorker::Progress { done } => {
+                if done != worker.progress || worker.progress_at.is_none() {
+                    worker.progress_at = Some(now);
+                }
+                worker.progress = done;
+                Ok(())
+            }
+            FromWorker::Camera(report) if role == Role::Capture => self.on_camera(key.slot, report),
+            FromWorker::Window(window) if role == Role::Capture => self.on_window(key.slot, window),
+            FromWorker::Scores { batch, windows } if role == Role::Infer => {
+                self.on_scores(key.slot, batch, windows)
+            }
+            FromWorker::Ack { up_to } if role == Role::Sink => match self.ledger.acknowledge(up_to) {
+                true => Ok(()),
+                false => Err(format!("acknowledged record {up_to}, which it was never sent")),
+            },
+            FromWorker::Deliveries(report) if role == Role::Sink => {
+                self.deliveries = report;
+                Ok(())
+            }
+            FromWorker::Event { json } if role == Role::Sink => {
+                self.actions.push(Action::Show { json });
+                Ok(())
+            }
+            _ => Err(format!("said something that is not for role {} to say", role.as_str())),
+        };
+        if let Err(crime) = crime {
+            self.kill(key.slot, crime);
+        }
+    }
+
+    fn on_hello(&mut self, key: Key, protocol: u32, version: &str, claimed: Role) -> Result<(), String> {
+        let Some(worker) = self.current(key) else { return Ok(()) };
+        if worker.state != State::Starting {
+            return if worker.state == State::Stopping { Ok(()) } else { Err("said hello twice".into()) };
+        }
+        if protocol != PROTOCOL || version != VERSION {
+            return Err(format!(
+                "nursery-worker is version {version} (protocol {protocol}), \
+                 this nursery is {VERSION} (protocol {PROTOCOL}): install both from the same release"
+            ));
+        }
+        if claimed != worker.role {
+            return Err(format!("says it is {}", claimed.as_str()));
+        }
+        let (role, camera) = (worker.role, worker.camera);
+        let configure = match role {
+            Role::Capture => {
+                let Some(camera) = camera.and_then(|id| self.cameras.get(&id)) else { return Ok(()) };
+                ToWorker::ConfigureCapture { camera: camera.config.clone(), model: self.model.clone() }
+            }
+            Role::Infer => ToWorker::ConfigureInfer {
+                model: self.config.inference.model.clone(),
+                threads: self.config.inference.threads,
+            },
+            Role::Sink => ToWorker::ConfigureSink(self.sink_config()),
+        };
+        self.send(key.slot, configure);
+        Ok(())
+    }
+
+    fn on_ready(&mut self, key: Key) -> Result<(), String> {
+        let now = self.now;
+        let Some(worker) = self.current(key) else { return Ok(()) };
+        match worker.state {
+            State::Starting => {
+                worker.state = State::Running;
+                worker.ready_at = Some(now);
+                worker.heard_at = now;
+                Ok(())
+            }
+            State::Stopping => Ok(()),
+            _ => Err("said ready twice".into()),
+        }
+    }
+
+    fn on_camera(&mut self, slot: u32, report: CameraReport) -> Result<(), String> {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&slot) else { return Ok(()) };
+        worker.ended |= report.state == StreamState::Ended;
+        let name = worker.name.clone();
+        let Some(camera) = worker.camera.and_then(|id| self.cameras.get_mut(&id)) else { return Ok(()) };
+        let changed = camera.error != report.error || camera.stream != report.state;
+        camera.stream = report.state;
+        camera.error.clone_from(&report.error);
+        camera.level_dbfs =
+            report.level_dbfs.filter(|l| l.is_finite()).map(|l| (f64::from(l) * 10.0).round() / 10.0);
+        camera.dropped_upstream = report.dropped;
+        let heard = report.last_audio_us.map(|us| Time(us).min(now));
+        if report.state == StreamState::Live && heard.is_some() {
+            self.heard(slot, heard.unwrap_or(now));
+        }
+        if changed {
+            let (level, text) = match (&report.error, report.state) {
+                (Some(error), _) => (Level::Warn, format!("{name}: {error}")),
+                (None, StreamState::Live) => (Level::Info, format!("{name}: live")),
+                (None, StreamState::Ended) => (Level::Info, format!("{name}: the recording ended")),
+                (None, _) => return Ok(()),
+            };
+            self.log(level, text);
+        }
+        Ok(())
+    }
+
+    /// Audio of a camera arrived at `at`.
+    fn heard(&mut self, slot: u32, at: Time) {
+        let at_us = self.wall_us;
+        let Some(id) = self.workers.get(&slot).and_then(|w| w.camera) else { return };
+        let Some(camera) = self.cameras.get_mut(&id) else { return };
+        let newer = camera.last_audio.is_none_or(|t| at > t);
+        if !newer {
+            return;
+        }
+        camera.last_audio = Some(at);
+        camera.heard_at = camera.heard_at.max(at);
+        if camera.told_online != Some(true) {
+            camera.told_online = Some(true);
+            let record = Record { camera: camera.config.name.clone(), what: RecordKind::Online { at_us } };
+            self.ledger.push(record);
+        }
+    }
+
+    fn sink_config(&self) -> SinkConfig {
+        SinkConfig {
+            state_dir: self.state_dir.clone(),
+            alerts: self.config.alerts.clone(),
+            detection: self.config.detection,
+            cameras: self
+                .config
+                .cameras
+                .iter()
+                .map(|camera| nursery_shared::message::CameraDetection {
+                    camera: camera.name.clone(),
+                    detection: nursery_shared::config::DetectionConfig {
+                        threshold: camera.threshold.unwrap_or(self.config.detection.threshold),
+                        ..self.config.detection
+                    },
+                })
+                .collect(),
+        }
+    }
+
+    fn pump_ledger(&mut self) {
+        let sink = self.sink;
+        if self.workers.get(&sink).is_some_and(|w| w.state == State::Running) {
+            while let Some(message) = self.ledger.next_to_send() {
+                self.send(sink, message);
+            }
+        }
+    }
+}

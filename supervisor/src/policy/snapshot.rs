@@ -1,0 +1,75 @@
+//! What operators are shown.
+
+use nursery_shared::{
+    VERSION,
+    message::Role,
+    status::{AlertStatus, CameraStatus, InferenceStatus, Status, WorkerStatus},
+    timestamp,
+};
+
+use super::{Policy, Time, worker::State};
+
+fn seconds(from: Time, to: Time) -> f64 {
+    (to.since(from).as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+impl Policy {
+    /// The state now. What only the kernel knows (`rss_bytes`, `cpu_s`) is left at zero.
+    pub fn status(&self, now: Time) -> Status {
+        let mut workers: Vec<WorkerStatus> = self
+            .workers
+            .values()
+            .map(|w| WorkerStatus {
+                name: w.name.clone(),
+                role: w.role,
+                pid: w.pid,
+                state: w.reported_state(),
+                uptime_s: if w.is_alive() { seconds(w.spawned_at, now) } else { 0.0 },
+                restarts: w.restarts,
+                last_exit: w.last_exit.clone(),
+                progress: w.progress,
+                progress_age_s: w.progress_at.map(|t| seconds(t, now)),
+                rss_bytes: 0,
+                cpu_s: 0.0,
+            })
+            .collect();
+        workers.sort_by_key(|w| (w.role, w.name.len(), w.name.clone()));
+        let running = |slot: u32| self.workers.get(&slot).is_some_and(|w| w.state == State::Running);
+        let cameras = self
+            .cameras
+            .values()
+            .filter(|c| !c.removed)
+            .map(|c| CameraStatus {
+                name: c.config.name.clone(),
+                state: c.reported_state(running(c.slot)),
+                level_dbfs: c.level_dbfs,
+                score: c.score,
+                windows: c.windows,
+                dropped: c.dropped + c.dropped_upstream + c.dropped_before,
+                last_audio_age_s: c.last_audio.map(|t| seconds(t, now)),
+                last_error: c.error.clone(),
+            })
+            .collect();
+        let infer = || self.workers.values().filter(|w| w.role == Role::Infer);
+        Status {
+            version: VERSION.to_owned(),
+            uptime_s: seconds(self.started_at, now),
+            pid: 0,
+            workers,
+            cameras,
+            inference: InferenceStatus {
+                workers: infer().filter(|w| w.wanted).count() as u32,
+                queued: self.cameras.values().map(|c| c.queue.len() as u64).sum(),
+                in_flight: infer().filter_map(|w| w.batch.as_ref()).map(|b| b.windows.len() as u64).sum(),
+                scored: self.scored,
+                quarantined: self.quarantined,
+                latency_ms: self.latency.percentiles(),
+            },
+            alerts: AlertStatus {
+                pending: self.deliveries.pending,
+                delivered: self.deliveries.delivered,
+                failing_since: self.deliveries.failing_since_us.map(timestamp::rfc3339),
+            },
+        }
+    }
+}

@@ -1,0 +1,633 @@
+//! The policy under a virtual clock: a small world of workers that do what each test makes them do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use nursery_shared::{
+    config,
+    message::{CapturedWindow, WindowScores},
+    pcm::Pcm,
+    status::{CameraState, WorkerState},
+};
+
+use super::*;
+
+const WINDOW: usize = 8;
+
+/// Everything that the policy believes to be outside of it.
+struct World {
+    policy: Policy,
+    now: Time,
+    /// Running processes by name: their key and what they were sent.
+    running: BTreeMap<String, (Key, Vec<ToWorker>)>,
+    spawned_at: BTreeMap<String, Vec<Time>>,
+    reading: BTreeMap<String, bool>,
+    log: Vec<String>,
+    finished: bool,
+    /// Start workers by themselves, as real ones do.
+    obedient: bool,
+}
+
+fn model() -> ModelShape {
+    ModelShape { id: "t".into(), window: WINDOW as u32, hop: 4, lookahead: 0, frame_step: 1 }
+}
+
+fn setup(cameras: &[&str], pool: u32) -> Setup {
+    let cameras: Vec<_> =
+        cameras.iter().map(|n| serde_json::json!({"name": n, "source": "synthetic:cry"})).collect();
+    let text = serde_json::json!({"cameras": cameras, "inference": {"workers": pool}}).to_string();
+    Setup {
+        config: config::from_json(&text, Path::new(".")).unwrap(),
+        pool_override: None,
+        model: model(),
+        state_dir: "/nowhere".into(),
+        cores: 2,
+        seed: 7,
+    }
+}
+
+impl World {
+    fn new(setup: Setup) -> Self {
+        let mut world = Self {
+            policy: Policy::new(setup, Time(1_000_000), 1_000_000),
+            now: Time(1_000_000),
+            running: BTreeMap::new(),
+            spawned_at: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            log: Vec::new(),
+            finished: false,
+            obedient: true,
+        };
+        world.event(Event::Tick);
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        let actions = self.policy.handle(self.now, self.now.0 as i64, event);
+        self.perform(actions);
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Spawn { key, role, name } => {
+                    assert!(!self.running.contains_key(&name), "{name} runs twice");
+                    self.running.insert(name.clone(), (key, Vec::new()));
+                    self.spawned_at.entry(name.clone()).or_default().push(self.now);
+                    self.reading.insert(name.clone(), true);
+                    self.event(Event::Spawned { key, pid: key.slot * 1000 + key.generation });
+                    if self.obedient {
+                        self.say(
+                            &name,
+                            FromWorker::Hello { protocol: PROTOCOL, version: VERSION.into(), role },
+                        );
+                        self.say(&name, FromWorker::Ready);
+                    }
+                }
+                Action::Send { key, message } => {
+                    let (_, (_, inbox)) = self
+                        .running
+                        .iter_mut()
+                        .find(|(_, (k, _))| *k == key)
+                        .expect("messages go to running processes only");
+                    inbox.push(*message);
+                }
+                Action::Kill { key } => {
+                    let name = self.name_of(key);
+                    self.exit(&name, Exit::Signal(9));
+                }
+                Action::SetReading { key, reading } => {
+                    let name = self.name_of(key);
+                    self.reading.insert(name, reading);
+                }
+                Action::Log { text, .. } => self.log.push(text),
+                Action::Show { .. } => {}
+                Action::Finished => self.finished = true,
+            }
+        }
+    }
+
+    fn name_of(&self, key: Key) -> String {
+        self.running.iter().find(|(_, (k, _))| *k == key).map(|(n, _)| n.clone()).expect("a running process")
+    }
+
+    fn say(&mut self, name: &str, message: FromWorker) {
+        let key = self.running[name].0;
+        self.event(Event::Message { key, message });
+    }
+
+    fn exit(&mut self, name: &str, exit: Exit) {
+        let (key, _) = self.running.remove(name).expect("a running process");
+        self.event(Event::Exited { key, exit });
+    }
+
+    fn window(&mut self, camera: &str) {
+        let arrived_us = self.now.0;
+        let pcm = Pcm::from_f32(&[0.0; WINDOW]);
+        let window = CapturedWindow { end_us: arrived_us as i64, arrived_us, level_dbfs: -50.0, pcm };
+        self.say(&format!("capture:{camera}"), FromWorker::Window(window));
+    }
+
+    /// The batch that an inference process has in hand.
+    fn batch(&self, name: &str) -> Option<(u64, Vec<u64>)> {
+        let (key, inbox) = self.running.get(name)?;
+        self.policy.workers[&key.slot].batch.as_ref()?;
+        inbox.iter().rev().find_map(|m| match m {
+            ToWorker::Batch { batch, windows } => Some((*batch, windows.iter().map(|w| w.id).collect())),
+            _ => None,
+        })
+    }
+
+    fn score(&mut self, name: &str) {
+        let (batch, ids) = self.batch(name).expect("a batch");
+        let windows = ids.into_iter().map(|id| WindowScores { id, scores: vec![0.1; 4] }).collect();
+        self.say(name, FromWorker::Scores { batch, windows });
+    }
+
+    /// Sequence numbers and records that the present sink was sent.
+    fn records(&self) -> Vec<(u64, Record)> {
+        let Some((_, inbox)) = self.running.get("sink") else { return Vec::new() };
+        inbox
+            .iter()
+            .filter_map(|m| match m {
+                ToWorker::Record { seq, record } => Some((*seq, record.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Lets time pass from deadline to deadline; everybody who runs reports twice a second.
+    fn pass(&mut self, time: Duration, silent: &[&str]) {
+        let end = self.now + time;
+        while self.now < end {
+            let step = self.now + Duration::from_millis(500);
+            self.now = self.policy.next_deadline().unwrap_or(step).max(self.now).min(step).min(end);
+            self.event(Event::Tick);
+            let names: Vec<String> = self.running.keys().cloned().collect();
+            for name in names.iter().filter(|n| !silent.contains(&n.as_str())) {
+                if self.running.contains_key(name) && !name.starts_with("infer") {
+                    let done = self.now.0;
+                    self.say(name, FromWorker::Progress { done });
+                }
+            }
+        }
+    }
+
+    fn live(&mut self, camera: &str) {
+        let report = CameraReport {
+            state: StreamState::Live,
+            error: None,
+            level_dbfs: Some(-40.0),
+            last_audio_us: Some(self.now.0),
+            dropped: 0,
+            corrupt: 0,
+            connects: 1,
+        };
+        self.say(&format!("capture:{camera}"), FromWorker::Camera(report));
+    }
+
+    fn status(&self) -> nursery_shared::status::Status {
+        self.policy.status(self.now)
+    }
+}
+
+#[test]
+fn everything_that_is_configured_is_started_once() {
+    let world = World::new(setup(&["a", "b"], 2));
+    let names: Vec<&str> = world.running.keys().map(String::as_str).collect();
+    assert_eq!(names, ["capture:a", "capture:b", "infer:0", "infer:1", "sink"]);
+    assert!(world.status().workers.iter().all(|w| w.state == WorkerState::Running));
+}
+
+#[test]
+fn restarts_back_off_and_are_never_given_up() {
+    let mut world = World::new(setup(&["a"], 1));
+    for _ in 0..30 {
+        world.exit("capture:a", Exit::Signal(11));
+        world.pass(Duration::from_secs(31), &[]);
+        assert!(world.running.contains_key("capture:a"), "restarted within the longest wait");
+    }
+    let spawns = &world.spawned_at["capture:a"];
+    assert_eq!(spawns.len(), 31);
+    let status = world.status();
+    let worker = status.workers.iter().find(|w| w.name == "capture:a").unwrap();
+    assert_eq!((worker.restarts, worker.last_exit.as_deref()), (30, Some("signal 11")));
+}
+
+#[test]
+fn a_worker_that_dies_at_once_is_not_restarted_in_a_tight_loop() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.obedient = false;
+    world.exit("capture:a", Exit::Code(1));
+    let end = world.now + Duration::from_secs(600);
+    while world.now < end {
+        world.pass(Duration::from_millis(50), &[]);
+        if world.running.contains_key("capture:a") {
+            world.exit("capture:a", Exit::Code(1));
+        }
+    }
+    let count = world.spawned_at["capture:a"].len();
+    assert!((20..60).contains(&count), "{count} starts in ten minutes");
+}
+
+#[test]
+fn a_worker_that_was_healthy_for_a_minute_starts_with_the_shortest_wait() {
+    let mut world = World::new(setup(&["a"], 1));
+    for _ in 0..8 {
+        world.exit("capture:a", Exit::Signal(9));
+        world.pass(Duration::from_secs(31), &[]);
+    }
+    world.pass(Duration::from_secs(61), &[]);
+    let died = world.now;
+    world.exit("capture:a", Exit::Signal(9));
+    world.pass(Duration::from_secs(1), &[]);
+    let again = world.spawned_at["capture:a"].last().unwrap().since(died);
+    assert!(again <= Duration::from_millis(100), "{again:?}");
+}
+
+#[test]
+fn whoever_owes_and_does_not_progress_is_killed_and_nobody_else() {
+    for hung in ["capture:a", "sink"] {
+        let mut world = World::new(setup(&["a", "b"], 1));
+        world.pass(Duration::from_secs(30), &[hung]);
+        for (name, starts) in &world.spawned_at {
+            assert_eq!(starts.len() > 1, name == hung, "{name} while {hung} hangs");
+        }
+        let status = world.status();
+        let exit = status.workers.iter().find(|w| w.name == hung).unwrap().last_exit.clone().unwrap();
+        assert!(exit.contains("hung"), "{exit}");
+    }
+}
+
+#[test]
+fn an_idle_inference_process_owes_nothing_and_one_with_a_batch_does() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.pass(Duration::from_secs(600), &[]);
+    assert_eq!(world.spawned_at["infer:0"].len(), 1);
+    world.window("a");
+    world.pass(Duration::from_secs(6), &[]);
+    assert_eq!(world.spawned_at["infer:0"].len(), 2);
+}
+
+#[test]
+fn one_window_per_camera_is_scored_at_a_time_and_in_order() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    for _ in 0..3 {
+        world.window("a");
+    }
+    assert_eq!(world.batch("infer:0").unwrap().1, [0]);
+    assert!(world.batch("infer:1").is_none(), "a's second window waits for its first");
+    world.window("b");
+    assert_eq!(world.batch("infer:1").unwrap().1, [3]);
+    world.score("infer:0");
+    assert_eq!(world.batch("infer:0").unwrap().1, [1]);
+    assert_eq!(world.status().inference.scored, 1);
+}
+
+#[test]
+fn waiting_windows_are_shared_out_evenly_and_fairly() {
+    let names: Vec<String> = (0..9).map(|i| format!("c{i}")).collect();
+    let refs: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(setup(&refs, 2));
+    for _ in 0..2 {
+        for name in &refs {
+            world.window(name);
+        }
+    }
+    // The first two windows went out alone; the rest waits.
+    world.score("infer:0");
+    let first: BTreeSet<u64> = world.batch("infer:0").unwrap().1.into_iter().collect();
+    assert_eq!(first, (2..9).chain([9]).collect(), "everybody's oldest, one each");
+}
+
+#[test]
+fn the_oldest_window_gives_way_and_is_counted() {
+    let mut world = World::new(setup(&["a"], 1));
+    for _ in 0..20 {
+        world.window("a");
+    }
+    let camera = &world.status().cameras[0];
+    assert_eq!((camera.windows, camera.dropped), (20, 20 - 1 - camera::QUEUE as u64));
+    world.score("infer:0");
+    assert_eq!(world.batch("infer:0").unwrap().1, [20 - camera::QUEUE as u64]);
+}
+
+#[test]
+fn a_recording_is_held_back_instead_of_dropped() {
+    let dir = std::env::temp_dir().join(format!("nursery-policy-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("x.wav"), b"").unwrap();
+    let mut s = setup(&["a"], 1);
+    let text = r#"[{"name": "a", "source": "file:x.wav", "realtime": false}]"#;
+    s.config.cameras = config::from_json(text, &dir).unwrap().cameras;
+    std::fs::remove_dir_all(&dir).unwrap();
+    let mut world = World::new(s);
+    let mut sent = 0;
+    while world.reading["capture:a"] {
+        world.window("a");
+        sent += 1;
+        assert!(sent < 100);
+    }
+    while !world.reading["capture:a"] {
+        world.score("infer:0");
+    }
+    let camera = &world.status().cameras[0];
+    assert_eq!((camera.windows, camera.dropped), (sent, 0));
+}
+
+#[test]
+fn a_window_of_a_process_that_died_goes_to_another_and_after_the_second_death_aside() {
+    let mut world = World::new(setup(&["a", "b"], 1));
+    world.window("a");
+    world.window("b");
+    world.window("a");
+    world.exit("infer:0", Exit::Signal(9));
+    world.pass(Duration::from_millis(200), &[]);
+    let (_, ids) = world.batch("infer:0").unwrap();
+    assert!(ids == [1] || ids == [0], "a suspect goes alone: {ids:?}");
+    while world.batch("infer:0").unwrap().1 != [0] {
+        world.score("infer:0");
+    }
+    world.exit("infer:0", Exit::Signal(11));
+    world.pass(Duration::from_secs(1), &[]);
+    assert_eq!(world.status().inference.quarantined, 1);
+    assert!(world.log.iter().any(|l| l.contains("set aside") && l.contains("camera a")));
+    while world.status().inference.queued + world.status().inference.in_flight > 0 {
+        world.score("infer:0");
+    }
+    let status = world.status();
+    assert_eq!(status.inference.scored + status.inference.quarantined, 3, "nothing lost");
+    // Every scored window became a record.
+    let scores = world.records().iter().filter(|(_, r)| matches!(r.what, RecordKind::Scores { .. })).count();
+    assert_eq!(scores as u64, status.inference.scored);
+}
+
+#[test]
+fn a_new_sink_gets_every_record_that_was_not_acknowledged() {
+    let mut world = World::new(setup(&["a"], 1));
+    for _ in 0..5 {
+        world.window("a");
+        world.score("infer:0");
+    }
+    let before = world.records();
+    assert_eq!(before.len(), 6, "online, then five scores");
+    world.say("sink", FromWorker::Ack { up_to: 2 });
+    world.exit("sink", Exit::Signal(9));
+    world.window("a");
+    world.score("infer:0");
+    world.pass(Duration::from_secs(1), &[]);
+    let after = world.records();
+    assert_eq!(after[..3], before[3..]);
+    assert_eq!(after.len(), 4);
+}
+
+#[test]
+fn lies_cost_the_liar_its_life_and_nobody_elses() {
+    let lies: [(&str, FromWorker); 7] = [
+        ("sink", FromWorker::Ack { up_to: 99 }),
+        ("capture:a", FromWorker::Ack { up_to: 0 }),
+        ("infer:0", FromWorker::Scores { batch: 5, windows: vec![] }),
+        ("infer:0", FromWorker::Ready),
+        ("sink", FromWorker::Hello { protocol: 1, version: VERSION.into(), role: Role::Sink }),
+        (
+            "capture:a",
+            FromWorker::Window(CapturedWindow {
+                end_us: i64::MIN,
+                arrived_us: u64::MAX,
+                level_dbfs: f32::NAN,
+                pcm: Pcm::from_f32(&[0.0; 3]),
+            }),
+        ),
+        ("capture:a", FromWorker::Event { json: "{}".into() }),
+    ];
+    for (name, lie) in lies {
+        let mut world = World::new(setup(&["a", "b"], 1));
+        world.say(name, lie.clone());
+        let gone: Vec<&String> =
+            world.spawned_at.keys().filter(|n| !world.running.contains_key(*n)).collect();
+        assert_eq!(gone, [name], "{lie:?}");
+        world.pass(Duration::from_secs(1), &[]);
+        assert!(world.running.contains_key(name), "and is replaced");
+    }
+}
+
+#[test]
+fn scores_that_do_not_fit_cost_the_process_and_not_the_window() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.window("a");
+    let (batch, _) = world.batch("infer:0").unwrap();
+    let windows = vec![WindowScores { id: 0, scores: vec![f32::NAN] }];
+    world.say("infer:0", FromWorker::Scores { batch, windows });
+    assert!(!world.running.contains_key("infer:0"));
+    world.pass(Duration::from_secs(1), &[]);
+    world.score("infer:0");
+    assert_eq!(world.status().inference.scored, 1);
+}
+
+#[test]
+fn another_version_of_the_worker_is_refused_by_name() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.obedient = false;
+    world.exit("sink", Exit::Code(1));
+    world.pass(Duration::from_secs(1), &[]);
+    world.say("sink", FromWorker::Hello { protocol: PROTOCOL, version: "9.9".into(), role: Role::Sink });
+    let status = world.status();
+    let exit = status.workers.iter().find(|w| w.name == "sink").unwrap().last_exit.clone().unwrap();
+    assert!(exit.contains("version 9.9") && exit.contains(VERSION), "{exit}");
+}
+
+#[test]
+fn a_camera_that_is_not_heard_is_offline_and_online_again() {
+    let mut world = World::new(setup(&["a", "b"], 1));
+    world.live("a");
+    for _ in 0..70 {
+        world.pass(Duration::from_millis(500), &[]);
+        world.live("a");
+    }
+    let kinds = |world: &World, name: &str| -> Vec<String> {
+        world
+            .records()
+            .into_iter()
+            .filter(|(_, r)| r.camera == name)
+            .map(|(_, r)| format!("{:?}", r.what).split([' ', '{']).next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(kinds(&world, "a"), ["Online"]);
+    assert_eq!(kinds(&world, "b"), ["Offline"]);
+    assert_eq!(world.status().cameras[1].state, CameraState::Offline);
+    world.live("b");
+    assert_eq!(kinds(&world, "b"), ["Offline", "Online"]);
+    assert_eq!(world.status().cameras[1].state, CameraState::Live);
+    world.pass(Duration::from_secs(31), &[]);
+    assert_eq!(kinds(&world, "b"), ["Offline", "Online", "Offline"]);
+}
+
+#[test]
+fn a_supervisor_that_stood_still_blames_nobody() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    world.live("a");
+    world.window("a");
+    world.policy.next_deadline();
+    world.now = world.now + Duration::from_secs(3600);
+    world.event(Event::Tick);
+    world.pass(Duration::from_secs(3), &[]);
+    assert!(world.spawned_at.values().all(|s| s.len() == 1), "{:?}", world.log);
+    assert_eq!(world.log.iter().filter(|l| l.contains("stood still")).count(), 1);
+    assert_ne!(world.status().cameras[0].state, CameraState::Offline);
+}
+
+#[test]
+fn scaling_and_reloading_touch_no_other_process() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    let keys = |world: &World| -> BTreeMap<String, Key> {
+        world.running.iter().map(|(n, (k, _))| (n.clone(), *k)).collect()
+    };
+    let before = keys(&world);
+    let (now, us) = (world.now, world.now.0 as i64);
+    let (result, actions) = world.policy.scale(now, us, PoolSize::Fixed(4));
+    world.perform(actions);
+    assert!(result.unwrap().contains('4'));
+    let after = keys(&world);
+    assert_eq!(after.len(), before.len() + 2);
+    assert!(before.iter().all(|(n, k)| after.get(n) == Some(k)));
+
+    let mut config = setup(&["b", "c"], 2).config;
+    config.detection.threshold = 0.7;
+    let (result, actions) = world.policy.reload(now, us, config);
+    world.perform(actions);
+    assert!(result.unwrap().contains("1 cameras added, 1 removed, 0 changed"));
+    assert_eq!(world.running["capture:a"].1.last(), Some(&ToWorker::Drain));
+    world.exit("capture:a", Exit::Code(0));
+    world.pass(Duration::from_secs(1), &[]);
+    let names: Vec<String> = world.status().cameras.into_iter().map(|c| c.name).collect();
+    assert_eq!(names, ["b", "c"]);
+    let last = keys(&world);
+    assert!(last.contains_key("capture:c") && !last.contains_key("capture:a"));
+    assert!(after.iter().all(|(n, k)| n == "capture:a" || last.get(n) == Some(k)));
+    assert!(world.running["sink"].1.iter().filter(|m| matches!(m, ToWorker::ConfigureSink(_))).count() == 2);
+}
+
+#[test]
+fn a_pool_that_shrinks_finishes_what_it_has_in_hand() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    world.window("a");
+    world.window("b");
+    let (now, us) = (world.now, world.now.0 as i64);
+    let (_, actions) = world.policy.scale(now, us, PoolSize::Fixed(1));
+    world.perform(actions);
+    assert_eq!(world.running["infer:1"].1.last(), Some(&ToWorker::Drain));
+    world.score("infer:1");
+    world.exit("infer:1", Exit::Code(0));
+    world.score("infer:0");
+    world.pass(Duration::from_secs(5), &[]);
+    let status = world.status();
+    assert_eq!((status.inference.scored, status.inference.workers), (2, 1));
+    assert!(!status.workers.iter().any(|w| w.name == "infer:1"));
+}
+
+#[test]
+fn a_recording_that_ended_is_not_started_again_and_says_so_after_its_last_score() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.window("a");
+    let report = CameraReport {
+        state: StreamState::Ended,
+        error: None,
+        level_dbfs: None,
+        last_audio_us: None,
+        dropped: 0,
+        corrupt: 0,
+        connects: 1,
+    };
+    world.say("capture:a", FromWorker::Camera(report));
+    world.exit("capture:a", Exit::Code(0));
+    assert!(!world.records().iter().any(|(_, r)| matches!(r.what, RecordKind::Ended { .. })));
+    world.score("infer:0");
+    assert!(matches!(world.records().last().unwrap().1.what, RecordKind::Ended { .. }));
+    world.pass(Duration::from_secs(120), &[]);
+    assert!(!world.running.contains_key("capture:a"));
+    assert_eq!(world.status().cameras[0].state, CameraState::Ended);
+    assert!(!world.records().iter().any(|(_, r)| matches!(r.what, RecordKind::Offline { .. })));
+    let (now, us) = (world.now, world.now.0 as i64);
+    let (result, actions) = world.policy.restart(now, us, "a");
+    world.perform(actions);
+    assert!(result.is_ok() && world.running.contains_key("capture:a"), "unless somebody asks for it");
+}
+
+#[test]
+fn a_stop_drains_in_order_and_loses_nothing() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.window("a");
+    let (now, us) = (world.now, world.now.0 as i64);
+    let actions = world.policy.stop(now, us);
+    world.perform(actions);
+    assert_eq!(world.running["capture:a"].1.last(), Some(&ToWorker::Drain));
+    assert_ne!(world.running["infer:0"].1.last(), Some(&ToWorker::Drain));
+    world.exit("capture:a", Exit::Code(0));
+    world.score("infer:0");
+    assert_eq!(world.running["infer:0"].1.last(), Some(&ToWorker::Drain));
+    world.exit("infer:0", Exit::Code(0));
+    assert_ne!(world.running["sink"].1.last(), Some(&ToWorker::Drain), "it still owes");
+    world.say("sink", FromWorker::Ack { up_to: 1 });
+    assert_eq!(world.running["sink"].1.last(), Some(&ToWorker::Drain));
+    assert!(!world.finished);
+    world.exit("sink", Exit::Code(0));
+    assert!(world.finished);
+}
+
+#[test]
+fn a_stop_ends_within_ten_seconds_whatever_hangs() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    world.window("a");
+    let (now, us) = (world.now, world.now.0 as i64);
+    let actions = world.policy.stop(now, us);
+    world.perform(actions);
+    world.pass(Duration::from_secs(9), &["capture:a", "capture:b", "sink"]);
+    assert!(world.finished && world.running.is_empty(), "{:?}", world.log);
+}
+
+#[test]
+fn no_event_ever_panics_or_starts_a_worker_twice() {
+    // Seeded random faults; the world asserts its own invariants in every step.
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(setup(&["a", "b", "c"], 2));
+        for _ in 0..400 {
+            let names: Vec<String> = world.running.keys().cloned().collect();
+            let name = names.get(rng.usize(..names.len().max(1))).cloned();
+            match (rng.u8(..8), name) {
+                (0, Some(n)) => world.exit(&n, Exit::Signal(rng.i32(1..32))),
+                (1, Some(n)) if n.starts_with("infer") && world.batch(&n).is_some() => world.score(&n),
+                (2, Some(n)) if n == "sink" => world.say(&n, FromWorker::Ack { up_to: rng.u64(..20) }),
+                (3 | 4, Some(n)) => {
+                    if let Some(camera) = n.strip_prefix("capture:") {
+                        let camera = camera.to_owned();
+                        world.window(&camera);
+                    }
+                }
+                (5, Some(n)) => {
+                    let key = world.running[&n].0;
+                    world.event(Event::Broken { key, why: "x".into() });
+                }
+                _ => world.pass(Duration::from_millis(rng.u64(..3000)), &[]),
+            }
+            let status = world.status();
+            assert!(status.inference.queued <= 3 * (camera::QUEUE as u64 + 2), "seed {seed}");
+            let came: u64 = status.cameras.iter().map(|c| c.windows).sum();
+            let dropped: u64 = status.cameras.iter().map(|c| c.dropped).sum();
+            let i = &status.inference;
+            let known = i.scored + i.quarantined + i.queued + i.in_flight + dropped;
+            assert_eq!(came, known, "seed {seed}: every window is accounted for");
+        }
+        for _ in 0..40 {
+            world.pass(Duration::from_secs(1), &[]);
+            for name in ["infer:0", "infer:1"] {
+                while world.batch(name).is_some() {
+                    world.score(name);
+                }
+            }
+        }
+        assert_eq!(world.running.len(), 6, "seed {seed}: everything runs again: {:?}", world.log.last());
+    }
+}

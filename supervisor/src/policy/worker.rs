@@ -1,0 +1,144 @@
+//! One worker as the policy sees it: its state, what it owes and until when.
+
+use std::time::Duration;
+
+use nursery_shared::{message::Role, status::WorkerState};
+
+use super::{Time, backoff::Backoff, camera::PendingWindow};
+
+/// From spawn to `Hello`, and from there to `Ready`.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// A capture process reports every second in whatever state its camera is.
+const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
+/// A batch in hand.
+const INFER_LIMIT: Duration = Duration::from_secs(4);
+/// A sink reports every second; a slow disk is granted more than that.
+const SINK_LIMIT: Duration = Duration::from_secs(10);
+/// From `Drain` to exit.
+const DRAIN_LIMIT: Duration = Duration::from_secs(6);
+
+/// What a worker process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Spawned, not ready yet.
+    Starting,
+    /// Ready.
+    Running,
+    /// Dead, to be started again at this time.
+    Backoff { until: Time },
+    /// Told to drain, or killed; its exit is awaited.
+    Stopping,
+    /// Not running and not wanted.
+    Stopped,
+}
+
+/// A batch of windows in the hands of an inference process.
+#[derive(Debug)]
+pub struct Batch {
+    pub id: u64,
+    /// Camera and window.
+    pub windows: Vec<(u32, PendingWindow)>,
+}
+
+/// A worker's slot; processes come and go in it, each with its own generation.
+#[derive(Debug)]
+pub struct Worker {
+    pub name: String,
+    pub role: Role,
+    /// capture: the camera.
+    pub camera: Option<u32>,
+    pub state: State,
+    /// Counts the processes of this slot, so that words from a former one are recognised.
+    pub generation: u32,
+    pub pid: Option<u32>,
+    pub spawned_at: Time,
+    pub ready_at: Option<Time>,
+    /// Last sign of progress; or since when it owes some.
+    pub heard_at: Time,
+    pub progress: u64,
+    pub progress_at: Option<Time>,
+    pub restarts: u64,
+    pub last_exit: Option<String>,
+    pub backoff: Backoff,
+    /// A process should run in this slot.
+    pub wanted: bool,
+    /// Why it was killed, if it was us.
+    pub kill_reason: Option<String>,
+    /// When a worker that was told to stop is killed.
+    pub stop_deadline: Option<Time>,
+    /// infer: what it has in hand.
+    pub batch: Option<Batch>,
+    /// infer: microseconds spent with a batch in hand, for sizing the pool.
+    pub busy_us: u64,
+    /// capture: not read from at present, so it cannot be expected to report.
+    pub paused: bool,
+    /// capture: the recording came to its end.
+    pub ended: bool,
+}
+
+impl Worker {
+    /// A slot with nothing in it.
+    pub fn new(name: String, role: Role, camera: Option<u32>, now: Time) -> Self {
+        Self {
+            name,
+            role,
+            camera,
+            state: State::Stopped,
+            generation: 0,
+            pid: None,
+            spawned_at: now,
+            ready_at: None,
+            heard_at: now,
+            progress: 0,
+            progress_at: None,
+            restarts: 0,
+            last_exit: None,
+            backoff: Backoff::default(),
+            wanted: true,
+            kill_reason: None,
+            stop_deadline: None,
+            batch: None,
+            busy_us: 0,
+            paused: false,
+            ended: false,
+        }
+    }
+
+    /// A process exists (or is being reaped).
+    pub fn is_alive(&self) -> bool {
+        matches!(self.state, State::Starting | State::Running | State::Stopping)
+    }
+
+    /// When the worker is overdue, if it owes anything.
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Starting => Some(self.heard_at + START_LIMIT),
+            State::Running => match self.role {
+                Role::Capture if self.paused => None,
+                Role::Capture => Some(self.heard_at + CAPTURE_LIMIT),
+                Role::Infer => self.batch.as_ref().map(|_| self.heard_at + INFER_LIMIT),
+                Role::Sink => Some(self.heard_at + SINK_LIMIT),
+            },
+            State::Stopping => self.stop_deadline,
+            State::Backoff { until } => self.wanted.then_some(until),
+            State::Stopped => None,
+        }
+    }
+
+    /// Begins to wait for the exit of a worker that was told to drain.
+    pub fn draining(&mut self, now: Time) {
+        self.state = State::Stopping;
+        self.stop_deadline = Some(now + DRAIN_LIMIT);
+    }
+
+    /// The state as people are told.
+    pub fn reported_state(&self) -> WorkerState {
+        match self.state {
+            State::Starting => WorkerState::Starting,
+            State::Running => WorkerState::Running,
+            State::Backoff { .. } => WorkerState::Backoff,
+            State::Stopping => WorkerState::Stopping,
+            State::Stopped => WorkerState::Stopped,
+        }
+    }
+}

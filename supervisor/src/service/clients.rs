@@ -1,0 +1,350 @@
+//! The control socket's server side: any number of slow, rude or silent clients, none of which is waited for.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use interprocess::{
+    local_socket::{
+        ConnectOptions, GenericFilePath, ListenerNonblockingMode, ListenerOptions, ToFsName,
+        traits::{Listener as _, StreamCommon},
+    },
+    os::unix::{
+        local_socket::ListenerOptionsExt,
+        uds_local_socket::{Listener, Stream},
+    },
+};
+use nix::sys::epoll::EpollFlags;
+use nursery_shared::control::{MAX_REQUEST, Reply, Request};
+
+use super::{ServiceError, logs::Logs};
+
+/// Clients at once; one more is turned away.
+const MAX_CLIENTS: usize = 128;
+/// From connection to the whole request, and from the reply to its acceptance.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that may wait for one client while it follows the log.
+const FOLLOW_QUEUE: usize = 256 << 10;
+/// Log lines per reply line.
+const LINES_PER_REPLY: usize = 200;
+
+/// The listening socket and its clients.
+pub struct Clients {
+    listener: Listener,
+    path: PathBuf,
+    clients: BTreeMap<u32, Client>,
+    next_id: u32,
+}
+
+struct Client {
+    stream: Stream,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+    written: usize,
+    deadline: Instant,
+    phase: Phase,
+    /// It has said everything that it will ever say.
+    read_closed: bool,
+    interest: EpollFlags,
+}
+
+enum Phase {
+    /// Its request is awaited.
+    Asking,
+    /// It goes when its reply is written.
+    Answered,
+    /// It gets log lines from this sequence number on.
+    Following { name: Option<String>, next: u64 },
+}
+
+/// What became of a client that was looked at.
+pub enum Outcome {
+    /// Nothing to do yet.
+    Waiting,
+    /// It asks for this; answer with [`Clients::answer`].
+    Asks(Request, Peer),
+    /// Gone.
+    Closed,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peer {
+    pub uid: Option<u32>,
+    pub pid: Option<i32>,
+}
+
+impl Clients {
+    /// Binds `path` (mode 0660), making its directory where it is missing; a socket that nobody answers on any
+    /// more is replaced.
+    pub fn bind(path: &Path) -> Result<Self, ServiceError> {
+        let failed = |what: &str| ServiceError {
+            message: format!("control socket {}: {what}", path.display()),
+            exit: 1,
+        };
+        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+            super::private_dir(dir, 0o750).map_err(|e| {
+                failed(&format!("directory cannot be made: {e} (run as root, or give --control-socket)"))
+            })?;
+        }
+        let name = || path.to_fs_name::<GenericFilePath>().map_err(|e| failed(&e.to_string()));
+        match ConnectOptions::new().name(name()?).connect_sync_as::<Stream>() {
+            Ok(_) => return Err(failed("another nursery is already running here")),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)
+                    .map_err(|e| failed(&format!("stale socket cannot be removed: {e}")))?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(&e.to_string())),
+        }
+        let listener = ListenerOptions::new()
+            .name(name()?)
+            .mode(0o660)
+            .nonblocking(ListenerNonblockingMode::Both)
+            .create_sync_as::<Listener>()
+            .map_err(|e| failed(&format!("{e} (run as root, or give --control-socket)")))?;
+        // The umask took its bits off the mode above.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+            .map_err(|e| failed(&e.to_string()))?;
+        Ok(Self { listener, path: path.to_owned(), clients: BTreeMap::new(), next_id: 0 })
+    }
+
+    /// The listening descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// The descriptor of a client.
+    pub fn client_fd(&self, id: u32) -> Option<BorrowedFd<'_>> {
+        self.clients.get(&id).map(|c| c.stream.as_fd())
+    }
+
+    /// Accepts one waiting client; `Ok(None)` when nobody waits or it was turned away.
+    pub fn accept(&mut self) -> io::Result<Option<u32>> {
+        let stream = match self.listener.accept() {
+            Ok(stream) => stream,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        if self.clients.len() >= MAX_CLIENTS {
+            return Ok(None);
+        }
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        let deadline = Instant::now() + PATIENCE;
+        let client = Client {
+            stream,
+            request: Vec::new(),
+            reply: Vec::new(),
+            written: 0,
+            deadline,
+            phase: Phase::Asking,
+            read_closed: false,
+            interest: EpollFlags::EPOLLIN,
+        };
+        self.clients.insert(id, client);
+        Ok(Some(id))
+    }
+
+    /// Reads from and writes to a client as far as that goes without waiting.
+    pub fn serve(&mut self, id: u32) -> Outcome {
+        let Some(client) = self.clients.get_mut(&id) else { return Outcome::Closed };
+        let outcome = client.read();
+        let outcome = match outcome {
+            Outcome::Waiting if !client.write() => Outcome::Closed,
+            other => other,
+        };
+        if matches!(outcome, Outcome::Closed) {
+            self.clients.remove(&id);
+        }
+        outcome
+    }
+
+    /// Sends a reply, after which the client goes. False when it is gone already.
+    pub fn answer(&mut self, id: u32, reply: &Reply) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        client.push(reply);
+        client.phase = Phase::Answered;
+        client.deadline = Instant::now() + PATIENCE;
+        if !client.write() {
+            self.clients.remove(&id);
+        }
+        self.clients.contains_key(&id)
+    }
+
+    /// Sends the kept log lines, and goes on with new ones if `follow`.
+    pub fn follow(&mut self, id: u32, name: Option<String>, follow: bool, logs: &Logs) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.phase = Phase::Following { name, next: 0 };
+        client.fill(logs, if follow { FOLLOW_QUEUE } else { usize::MAX });
+        if !follow {
+            client.phase = Phase::Answered;
+            client.deadline = Instant::now() + PATIENCE;
+        }
+        if !client.write() {
+            self.clients.remove(&id);
+        }
+    }
+
+    /// Hands new log lines to everybody who follows.
+    pub fn pump_logs(&mut self, logs: &Logs) {
+        self.clients.retain(|_, client| {
+            if !matches!(client.phase, Phase::Following { .. }) {
+                return true;
+            }
+            client.fill(logs, FOLLOW_QUEUE);
+            client.write()
+        });
+    }
+
+    /// Clients that follow the log.
+    pub fn anybody_follows(&self) -> bool {
+        self.clients.values().any(|c| matches!(c.phase, Phase::Following { .. }))
+    }
+
+    /// When the next client's patience ends.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.clients.values().filter_map(Client::due).min()
+    }
+
+    /// Closes clients that neither ask nor take their reply in time.
+    pub fn expire(&mut self, now: Instant) {
+        self.clients.retain(|_, client| client.due().is_none_or(|due| due > now));
+    }
+
+    /// The clients whose sockets wait for something else than when this was asked last.
+    pub fn changed_interest(&mut self) -> Vec<(u32, EpollFlags)> {
+        let change = |(id, client): (&u32, &mut Client)| {
+            let mut flags = EpollFlags::empty();
+            flags.set(EpollFlags::EPOLLIN, !client.read_closed);
+            flags.set(EpollFlags::EPOLLOUT, client.written < client.reply.len());
+            let changed = flags != client.interest;
+            client.interest = flags;
+            changed.then_some((*id, flags))
+        };
+        self.clients.iter_mut().filter_map(change).collect()
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        // The listener removes its name itself where it can; a socket that stays is replaced at the next start.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Client {
+    fn due(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Following { .. } => None,
+            _ => Some(self.deadline),
+        }
+    }
+
+    fn read(&mut self) -> Outcome {
+        let mut bytes = [0; 4096];
+        // A bounded number of reads, so that a flood from one client does not starve the loop.
+        for _ in 0..=MAX_REQUEST / bytes.len() {
+            match (&self.stream).read(&mut bytes) {
+                Ok(0) => {
+                    self.read_closed = true;
+                    return match self.phase {
+                        Phase::Asking if !self.request.is_empty() => self.understand(self.request.len() - 1),
+                        // A client that only closed its sending side still gets its reply.
+                        Phase::Answered => Outcome::Waiting,
+                        _ => Outcome::Closed,
+                    };
+                }
+                Ok(n) if matches!(self.phase, Phase::Asking) => {
+                    self.request.extend_from_slice(&bytes[..n]);
+                    if let Some(end) = self.request.iter().position(|b| *b == b'\n') {
+                        return self.understand(end);
+                    }
+                    if self.request.len() > MAX_REQUEST {
+                        return self.refuse(format!("request is longer than {MAX_REQUEST} bytes"));
+                    }
+                }
+                Ok(_) => {} // Whatever it says after its request is not listened to.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Outcome::Waiting,
+                Err(_) => return Outcome::Closed,
+            }
+        }
+        Outcome::Waiting
+    }
+
+    fn understand(&mut self, end: usize) -> Outcome {
+        let line: Vec<u8> = self.request.drain(..=end).collect();
+        self.request = Vec::new();
+        match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => {
+                let creds = self.stream.peer_creds().ok();
+                let peer = Peer {
+                    uid: creds.as_ref().and_then(|c| c.euid()),
+                    pid: creds.as_ref().and_then(|c| c.pid()),
+                };
+                self.phase = Phase::Answered;
+                Outcome::Asks(request, peer)
+            }
+            Err(e) => self.refuse(format!("not a request: {e}")),
+        }
+    }
+
+    fn refuse(&mut self, message: String) -> Outcome {
+        self.push(&Reply::Error { message });
+        self.phase = Phase::Answered;
+        self.request = Vec::new();
+        Outcome::Waiting
+    }
+
+    fn push(&mut self, reply: &Reply) {
+        if self.written > 0 {
+            self.reply.drain(..self.written);
+            self.written = 0;
+        }
+        // Replies are plain data with string keys, which JSON can always express.
+        if serde_json::to_writer(&mut self.reply, reply).is_ok() {
+            self.reply.push(b'\n');
+        }
+    }
+
+    fn fill(&mut self, logs: &Logs, limit: usize) {
+        loop {
+            let Phase::Following { name, next } = &mut self.phase else { return };
+            if self.reply.len() - self.written >= limit {
+                return;
+            }
+            // The first read asks for everything that is kept: what is gone by then was not lost by it.
+            let first = *next == 0;
+            let (lines, lost, after) = logs.read(*next, name.as_deref(), LINES_PER_REPLY);
+            *next = after;
+            if lines.is_empty() {
+                return;
+            }
+            self.push(&Reply::Logs { lines, lost: if first { 0 } else { lost } });
+        }
+    }
+
+    /// False when the client is gone or has got everything it asked for.
+    fn write(&mut self) -> bool {
+        while self.written < self.reply.len() {
+            match (&self.stream).write(&self.reply[self.written..]) {
+                Ok(0) => return false,
+                Ok(n) => self.written += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+        self.reply.clear();
+        self.written = 0;
+        !matches!(self.phase, Phase::Answered)
+    }
+}

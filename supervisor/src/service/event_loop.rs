@@ -1,0 +1,496 @@
+//! The readiness loop: turns what the kernel reports into events for the policy, and the policy's actions into
+//! system calls.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::Read,
+    os::{fd::AsFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
+use nursery_shared::{
+    config,
+    control::{Reply, Request},
+    message::Role,
+    timestamp,
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{
+    Options, ServiceError,
+    clients::{Clients, Outcome, Peer},
+    logs::Logs,
+    process::{Process, Read1},
+    procfs, spawn,
+};
+use crate::policy::{Action, Event, Key, Level, Policy, Setup, Time};
+
+/// A worker whose socket has ended but that still runs is not going to work again.
+const END_GRACE: Duration = Duration::from_secs(1);
+/// Readiness events taken at once.
+const EVENTS: usize = 256;
+
+/// What a descriptor in the loop is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Token {
+    Signal(u32),
+    Listener,
+    Exit(u32),
+    Socket(u32),
+    Output(u32),
+    Client(u32),
+}
+
+impl Token {
+    fn encode(self) -> u64 {
+        let (kind, value) = match self {
+            Token::Signal(n) => (0, n),
+            Token::Listener => (1, 0),
+            Token::Exit(n) => (2, n),
+            Token::Socket(n) => (3, n),
+            Token::Output(n) => (4, n),
+            Token::Client(n) => (5, n),
+        };
+        (kind << 32) | u64::from(value)
+    }
+
+    fn decode(data: u64) -> Option<Self> {
+        let value = data as u32;
+        Some(match data >> 32 {
+            0 => Token::Signal(value),
+            1 => Token::Listener,
+            2 => Token::Exit(value),
+            3 => Token::Socket(value),
+            4 => Token::Output(value),
+            5 => Token::Client(value),
+            _ => return None,
+        })
+    }
+}
+
+/// Everything that the loop holds.
+pub struct EventLoop {
+    options: Options,
+    policy: Policy,
+    epoll: Epoll,
+    signals: Vec<(i32, UnixStream)>,
+    clients: Clients,
+    logs: Logs,
+    /// By slot.
+    processes: BTreeMap<u32, Process>,
+    /// Sockets with more to read than their quota.
+    more: Vec<u32>,
+    events: VecDeque<Event>,
+    finished: bool,
+}
+
+fn io_error(what: &str) -> impl Fn(Errno) -> ServiceError + '_ {
+    move |e| ServiceError::failed(format!("{what}: {e}"))
+}
+
+impl EventLoop {
+    /// Registers signals and the control socket.
+    pub fn new(options: Options, setup: Setup, clients: Clients, logs: Logs) -> Result<Self, ServiceError> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io_error("epoll"))?;
+        let mut signals = Vec::new();
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            let pair = || -> std::io::Result<UnixStream> {
+                let (ours, theirs) = UnixStream::pair()?;
+                ours.set_nonblocking(true)?;
+                signal_hook::low_level::pipe::register(signal, theirs)?;
+                Ok(ours)
+            };
+            let ours = pair().map_err(|e| ServiceError::failed(format!("signal {signal}: {e}")))?;
+            let token = Token::Signal(signals.len() as u32).encode();
+            epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(io_error("epoll"))?;
+            signals.push((signal, ours));
+        }
+        epoll
+            .add(clients.fd(), EpollEvent::new(EpollFlags::EPOLLIN, Token::Listener.encode()))
+            .map_err(io_error("epoll"))?;
+        let policy = Policy::new(setup, Time(timestamp::monotonic_us()), timestamp::now_us());
+        Ok(Self {
+            options,
+            policy,
+            epoll,
+            signals,
+            clients,
+            logs,
+            processes: BTreeMap::new(),
+            more: Vec::new(),
+            events: VecDeque::new(),
+            finished: false,
+        })
+    }
+
+    /// Runs until everything has stopped.
+    pub fn run(mut self) -> Result<(), ServiceError> {
+        tracing::info!(
+            "nursery {} with {} cameras, control socket {}",
+            nursery_shared::VERSION,
+            self.options.config.cameras.len(),
+            self.options.control_socket.display()
+        );
+        self.events.push_back(Event::Tick);
+        let mut ready = [EpollEvent::empty(); EVENTS];
+        loop {
+            self.handle_events();
+            if self.finished {
+                tracing::info!("stopped");
+                return Ok(());
+            }
+            if self.clients.anybody_follows() {
+                self.clients.pump_logs(&self.logs);
+            }
+            self.update_interest();
+            let timeout = self.timeout();
+            let count = match self.epoll.wait(&mut ready, timeout) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(e) => return Err(io_error("epoll")(e)),
+            };
+            for event in &ready[..count] {
+                if let Some(token) = Token::decode(event.data()) {
+                    self.on_ready(token);
+                }
+            }
+            for slot in std::mem::take(&mut self.more) {
+                self.read_socket(slot);
+            }
+            self.expire();
+            self.events.push_back(Event::Tick);
+        }
+    }
+
+    fn now() -> (Time, i64) {
+        (Time(timestamp::monotonic_us()), timestamp::now_us())
+    }
+
+    /// Feeds the policy until nothing is left to be told.
+    fn handle_events(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            let (now, wall_us) = Self::now();
+            let actions = self.policy.handle(now, wall_us, event);
+            self.perform(actions);
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Spawn { key, role, name } => self.spawn(key, role, name),
+                Action::Send { key, message } => {
+                    if let Some(process) = self.process(key)
+                        && let Err(why) = process.send(&message)
+                    {
+                        self.events.push_back(Event::Broken { key, why });
+                    }
+                }
+                Action::Kill { key } => {
+                    if let Some(process) = self.process(key) {
+                        process.kill();
+                    }
+                }
+                Action::SetReading { key, reading } => {
+                    if let Some(process) = self.process(key) {
+                        process.reading = reading;
+                        // Whole frames may wait in the buffer, of which the kernel knows nothing.
+                        if reading {
+                            self.more.push(key.slot);
+                        }
+                    }
+                }
+                Action::Log { level, text } => match level {
+                    Level::Info => tracing::info!("{text}"),
+                    Level::Warn => tracing::warn!("{text}"),
+                    Level::Error => tracing::error!("{text}"),
+                },
+                Action::Show { json } => {
+                    if let Some(watcher) = &self.options.events {
+                        // Full: whoever watches is slow, and is not waited for.
+                        let _ = watcher.try_send(json);
+                    }
+                }
+                Action::Finished => self.finished = true,
+            }
+        }
+    }
+
+    fn process(&mut self, key: Key) -> Option<&mut Process> {
+        self.processes.get_mut(&key.slot).filter(|p| p.key == key)
+    }
+
+    fn spawn(&mut self, key: Key, role: Role, name: String) {
+        let started = spawn::spawn(&self.options.worker_binary, role).and_then(|spawned| {
+            let process = Process::new(key, name, spawned);
+            let tokens = [Token::Exit(key.slot), Token::Socket(key.slot), Token::Output(key.slot)];
+            for (fd, token) in process.descriptors().into_iter().zip(tokens) {
+                self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.encode()))?;
+            }
+            Ok(process)
+        });
+        match started {
+            Ok(process) => {
+                self.events.push_back(Event::Spawned { key, pid: process.pid() });
+                self.processes.insert(key.slot, process);
+            }
+            Err(e) => self.events.push_back(Event::SpawnFailed { key, error: e.to_string() }),
+        }
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        match token {
+            Token::Signal(n) => self.on_signal(n as usize),
+            Token::Listener => self.accept(),
+            Token::Exit(slot) => self.on_exit(slot),
+            Token::Socket(slot) => {
+                if let Some(process) = self.processes.get_mut(&slot) {
+                    process.flush();
+                }
+                self.read_socket(slot);
+            }
+            Token::Output(slot) => self.read_output(slot),
+            Token::Client(id) => self.serve(id),
+        }
+    }
+
+    fn on_signal(&mut self, n: usize) {
+        let Some((signal, stream)) = self.signals.get_mut(n) else { return };
+        let signal = *signal;
+        let mut bytes = [0; 64];
+        while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
+        if signal == SIGHUP {
+            // The outcome is in the log; a signal has nobody to answer to.
+            if let Err(message) = self.reload() {
+                tracing::error!("reload: {message}");
+            }
+        } else {
+            self.stop();
+        }
+    }
+
+    fn stop(&mut self) {
+        let (now, wall_us) = Self::now();
+        let actions = self.policy.stop(now, wall_us);
+        self.perform(actions);
+    }
+
+    fn reload(&mut self) -> Result<String, String> {
+        let Some(path) = &self.options.config_path else {
+            return Err("the service was started without a configuration file".into());
+        };
+        let mut config = config::from_file(path).map_err(|e| e.to_string())?;
+        if let Some(model) = &self.options.model {
+            config.inference.model = Some(model.clone());
+        }
+        if config.inference.model != self.options.config.inference.model {
+            return Err(format!(
+                "{}: inference.model: another model is only taken up at a restart of the service",
+                path.display()
+            ));
+        }
+        self.options.config = config.clone();
+        let (now, wall_us) = Self::now();
+        let (result, actions) = self.policy.reload(now, wall_us, config);
+        self.perform(actions);
+        result
+    }
+
+    fn read_socket(&mut self, slot: u32) {
+        let Some(process) = self.processes.get_mut(&slot) else { return };
+        if !process.reading || process.ended_at.is_some() {
+            return;
+        }
+        let key = process.key;
+        let mut messages = Vec::new();
+        let outcome = process.read(&mut messages);
+        self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
+        match outcome {
+            Read1::Idle => {}
+            Read1::More => self.more.push(slot),
+            Read1::Bad(why) => self.events.push_back(Event::Broken { key, why }),
+            Read1::End => {
+                // Usually its exit is reported in a moment, and tells more.
+                process.ended_at = Some(Instant::now());
+                let _ = self.epoll.delete(process.socket.as_fd());
+            }
+        }
+        // In order with what else this worker's actions bring about.
+        self.handle_events();
+    }
+
+    fn read_output(&mut self, slot: u32) {
+        let Some(process) = self.processes.get_mut(&slot) else { return };
+        process.read_output(timestamp::monotonic_us());
+        if process.output_ended {
+            let _ = self.epoll.delete(process.output.as_fd());
+        }
+    }
+
+    fn on_exit(&mut self, slot: u32) {
+        let Some(process) = self.processes.get_mut(&slot) else { return };
+        let Some(exit) = process.reap() else { return };
+        let key = process.key;
+        // Its last words count: an acknowledgement, the end of a recording.
+        let mut messages = Vec::new();
+        while let Read1::More = process.read(&mut messages) {}
+        process.finish_output(timestamp::monotonic_us());
+        self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
+        self.events.push_back(Event::Exited { key, exit });
+        self.processes.remove(&slot);
+        self.handle_events();
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match self.clients.accept() {
+                Ok(Some(id)) => {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Client(id).encode());
+                    if let Some(fd) = self.clients.client_fd(id)
+                        && let Err(e) = self.epoll.add(fd, event)
+                    {
+                        tracing::warn!("control socket: a client was turned away: {e}");
+                    }
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    tracing::warn!("control socket: {e}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, id: u32) {
+        let Outcome::Asks(request, peer) = self.clients.serve(id) else { return };
+        if let Request::Logs { name, follow } = request {
+            let known = name.as_deref().is_none_or(|name| self.knows(name));
+            if known {
+                self.clients.follow(id, name, follow, &self.logs);
+            } else {
+                let message = format!("no worker or camera is called {:?}", name.unwrap_or_default());
+                self.clients.answer(id, &Reply::Error { message });
+            }
+            return;
+        }
+        let reply = self.reply(request, peer);
+        self.clients.answer(id, &reply);
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        let status = self.policy.status(Self::now().0);
+        status.workers.iter().any(|w| w.name == name || w.name.strip_prefix("capture:") == Some(name))
+    }
+
+    fn reply(&mut self, request: Request, peer: Peer) -> Reply {
+        let (now, wall_us) = Self::now();
+        let who = format!("(uid {}, pid {})", show(peer.uid), show(peer.pid));
+        let result = match request {
+            Request::Status {} => return Reply::Status { status: Box::new(self.status()) },
+            Request::Info {} => {
+                return Reply::Info {
+                    state_dir: self.options.state_dir.clone(),
+                    config: self.options.config_path.clone(),
+                };
+            }
+            Request::Logs { .. } => Err("logs are not asked for here".to_owned()),
+            Request::Scale { workers } => {
+                tracing::info!("scale asked for {who}");
+                let (result, actions) = self.policy.scale(now, wall_us, workers);
+                self.perform(actions);
+                result
+            }
+            Request::Restart { name } => {
+                tracing::info!("restart of {name:?} asked for {who}");
+                let (result, actions) = self.policy.restart(now, wall_us, &name);
+                self.perform(actions);
+                result
+            }
+            Request::Reload {} => {
+                tracing::info!("reload asked for {who}");
+                self.reload()
+            }
+            Request::Stop {} => {
+                tracing::info!("stop asked for {who}");
+                self.stop();
+                Ok("stopping".to_owned())
+            }
+        };
+        match result {
+            Ok(message) => Reply::Done { message },
+            Err(message) => Reply::Error { message },
+        }
+    }
+
+    fn status(&self) -> nursery_shared::status::Status {
+        let mut status = self.policy.status(Self::now().0);
+        status.pid = std::process::id();
+        for worker in &mut status.workers {
+            if let Some(pid) = worker.pid {
+                (worker.rss_bytes, worker.cpu_s) = procfs::usage(pid);
+            }
+        }
+        status
+    }
+
+    /// Whoever's time is over: clients without patience, workers whose socket ended.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        self.clients.expire(now);
+        let ended: Vec<Key> = self
+            .processes
+            .values_mut()
+            .filter(|p| p.ended_at.is_some_and(|t| now >= t + END_GRACE))
+            .map(|p| {
+                // Said once; the kill follows.
+                p.ended_at = Some(now + Duration::from_secs(3600));
+                p.key
+            })
+            .collect();
+        for key in ended {
+            self.events.push_back(Event::Broken { key, why: "closed its socket".into() });
+        }
+    }
+
+    fn timeout(&mut self) -> EpollTimeout {
+        if !self.more.is_empty() || !self.events.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let mut wait = Duration::from_secs(60);
+        if let Some(deadline) = self.policy.next_deadline() {
+            wait = wait.min(deadline.since(Self::now().0));
+        }
+        let now = Instant::now();
+        let ended = self.processes.values().filter_map(|p| p.ended_at).map(|t| t + END_GRACE);
+        for deadline in self.clients.next_deadline().into_iter().chain(ended) {
+            wait = wait.min(deadline.saturating_duration_since(now));
+        }
+        // Rounded up: waking just before a deadline would spin until it is there.
+        let millis = wait.as_micros().div_ceil(1000) as u64;
+        EpollTimeout::try_from(Duration::from_millis(millis)).unwrap_or(EpollTimeout::MAX)
+    }
+
+    /// Tells the kernel what each descriptor waits for, where that changed.
+    fn update_interest(&mut self) {
+        for (slot, process) in &mut self.processes {
+            if let Some(flags) = process.changed_interest() {
+                let mut event = EpollEvent::new(flags, Token::Socket(*slot).encode());
+                // It can only fail for a descriptor that was never added.
+                let _ = self.epoll.modify(process.socket.as_fd(), &mut event);
+            }
+        }
+        for (id, flags) in self.clients.changed_interest() {
+            if let Some(fd) = self.clients.client_fd(id) {
+                let _ = self.epoll.modify(fd, &mut EpollEvent::new(flags, Token::Client(id).encode()));
+            }
+        }
+    }
+}
+
+fn show<T: std::fmt::Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "?".into(), |v| v.to_string())
+}

@@ -1,0 +1,128 @@
+//! The service: the thin shell of real processes, sockets and clocks around the policy. One thread, one
+//! readiness loop; nothing in it waits for a worker, a client, a disk or a name.
+
+mod clients;
+mod event_loop;
+mod logs;
+pub mod probe;
+mod process;
+mod procfs;
+mod spawn;
+mod sys;
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::mpsc::SyncSender,
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use nursery_shared::{config::Config, control::PoolSize};
+
+use crate::policy::Setup;
+
+/// What `nursery run` and `nursery demo` start the service with.
+pub struct Options {
+    /// Where the configuration came from; `reload` reads it again. `None`: there is no file to reload.
+    pub config_path: Option<PathBuf>,
+    /// The validated configuration.
+    pub config: Config,
+    /// `--inference-workers`: goes before the configuration, also after a reload.
+    pub inference_workers: Option<PoolSize>,
+    /// `--model`: goes before the configuration, also after a reload.
+    pub model: Option<String>,
+    pub state_dir: PathBuf,
+    pub control_socket: PathBuf,
+    /// An existing `nursery-worker`.
+    pub worker_binary: PathBuf,
+    /// Log lines go to standard error; without, they are only kept for `nursery logs`.
+    pub log_to_stderr: bool,
+    /// Receives the JSON body of each stored event, for `demo`. Never waited for: what does not fit is lost.
+    pub events: Option<SyncSender<String>>,
+}
+
+/// Why the service could not start or go on: one line, and the exit status that belongs to it
+/// (2 wrong usage or configuration, 1 anything else).
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    pub message: String,
+    pub exit: u8,
+}
+
+impl ServiceError {
+    fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: 1 }
+    }
+}
+
+/// Runs the service on the calling thread, which must be the process's main thread (workers are told to die
+/// with it), until it is told to stop by SIGTERM, SIGINT or the control socket.
+pub fn run(mut options: Options) -> Result<(), ServiceError> {
+    if let Some(model) = &options.model {
+        options.config.inference.model = Some(model.clone());
+    }
+    // Workers run in another directory.
+    options.worker_binary = options.worker_binary.canonicalize().map_err(|e| {
+        ServiceError::failed(format!("{}: {e} (expected nursery-worker)", options.worker_binary.display()))
+    })?;
+    let state = options.state_dir.display();
+    private_dir(&options.state_dir, 0o700).map_err(|e| {
+        ServiceError::failed(format!("state directory {state}: {e} (run as root, or give --state-dir)"))
+    })?;
+    let state_dir = options
+        .state_dir
+        .canonicalize()
+        .map_err(|e| ServiceError::failed(format!("state directory {state}: {e}")))?
+        .into_os_string()
+        .into_string()
+        .map_err(|_| ServiceError::failed(format!("state directory {state}: not valid UTF-8")))?;
+    let _lock = lock_state(&options.state_dir)?;
+    let model = probe::probe(&options.worker_binary, options.config.inference.model.as_deref())?;
+    let clients = clients::Clients::bind(&options.control_socket)?;
+    raise_descriptor_limit();
+    let logs = logs::start(options.log_to_stderr).map_err(|e| ServiceError::failed(format!("log: {e}")))?;
+    let setup = Setup {
+        config: options.config.clone(),
+        pool_override: options.inference_workers,
+        model,
+        state_dir,
+        cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        seed: fastrand::u64(..),
+    };
+    let result = event_loop::EventLoop::new(options, setup, clients, logs.clone())?.run();
+    logs.flush();
+    result
+}
+
+/// Makes a directory, and those above it, with this mode where it is missing.
+pub(crate) fn private_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(dir)
+}
+
+/// Two supervisors on one store would both deliver.
+fn lock_state(dir: &Path) -> Result<Flock<File>, ServiceError> {
+    let path = dir.join("lock");
+    let failed = |what: String| ServiceError::failed(format!("state directory {}: {what}", dir.display()));
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| failed(format!("not writable: {e} (run as root, or give --state-dir)")))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, e)| failed(format!("in use by another nursery ({e})")))
+}
+
+/// Three descriptors per worker: take as many as the host allows.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it stays as it was, a spawn that fails for it says so and is tried again.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,123 @@
+//! Asks `nursery-worker` what it is before anything is started: the same version as this binary, and a model
+//! that loads.
+
+use std::{
+    io::Read,
+    os::fd::AsFd,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nursery_shared::{
+    VERSION,
+    message::{ModelShape, PROTOCOL},
+};
+use serde::Deserialize;
+
+use super::{ServiceError, sys};
+
+/// Loading a model takes well under a second; a busy machine is granted more.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A pipe holds more than any honest answer, so the answer is read after the exit.
+const LONGEST_ANSWER: u64 = 16 << 10;
+
+#[derive(Deserialize)]
+struct Info {
+    version: String,
+    protocol: u32,
+    model: ModelShape,
+}
+
+fn failed(message: String) -> ServiceError {
+    ServiceError { message, exit: 1 }
+}
+
+/// Runs `binary info` and checks the answer. An unreadable model is a wrong configuration (exit 2).
+pub fn probe(binary: &Path, model: Option<&str>) -> Result<ModelShape, ServiceError> {
+    let place = binary.display();
+    let mut command = Command::new(binary);
+    command.arg("info").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(model) = model {
+        command.args(["--model", model]);
+    }
+    let mut child = command.spawn().map_err(|e| failed(format!("{place}: cannot be started: {e}")))?;
+    let deadline = Instant::now() + LIMIT;
+    let status = sys::pidfd_open(child.id()).and_then(|pidfd| {
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(Some(status));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    });
+    let mut texts = [String::new(), String::new()];
+    let streams: [Option<Box<dyn Read>>; 2] =
+        [child.stdout.take().map(|s| Box::new(s) as _), child.stderr.take().map(|s| Box::new(s) as _)];
+    for (text, stream) in texts.iter_mut().zip(streams) {
+        if let Some(stream) = stream {
+            // What is no text at all is no answer either; the checks below say so.
+            let _ = stream.take(LONGEST_ANSWER).read_to_string(text);
+        }
+    }
+    let [answer, errors] = texts;
+    match status {
+        Err(e) => Err(failed(format!("{place}: cannot be watched: {e}"))),
+        Ok(None) => Err(failed(format!("{place}: did not answer `info` within {} s", LIMIT.as_secs()))),
+        Ok(Some(status)) if status.code() == Some(2) => Err(ServiceError {
+            message: format!("inference.model: {}", errors.lines().next().unwrap_or("does not load").trim()),
+            exit: 2,
+        }),
+        Ok(Some(status)) if !status.success() => {
+            Err(failed(format!("{place}: `info` failed ({status}): {}", errors.lines().next().unwrap_or(""))))
+        }
+        Ok(Some(_)) => understand(&answer).map_err(|e| failed(format!("{place}: {e}"))),
+    }
+}
+
+fn understand(answer: &str) -> Result<ModelShape, String> {
+    let info: Info = serde_json::from_str(answer)
+        .map_err(|_| "is no nursery-worker: `info` gave no description".to_owned())?;
+    if info.version != VERSION || info.protocol != PROTOCOL {
+        return Err(format!(
+            "is version {} (protocol {}), this nursery is {VERSION} (protocol {PROTOCOL}): install both from \
+             the same release",
+            info.version, info.protocol
+        ));
+    }
+    let m = &info.model;
+    let largest = nursery_shared::pcm::SAMPLE_RATE * 10;
+    if m.window == 0 || m.window > largest || m.hop == 0 || m.hop > m.window || m.frame_step == 0 {
+        return Err("describes a model with impossible windows".into());
+    }
+    Ok(info.model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_refused_and_named() {
+        let answer = |version: &str, window: u32| {
+            format!(
+                r#"{{"version":"{version}","protocol":{PROTOCOL},"model":{{"id":"x","window":{window},"hop":8000,"lookahead":0,"frame_step":640}}}}"#
+            )
+        };
+        assert!(understand(&answer(VERSION, 48000)).is_ok());
+        assert!(understand(&answer("9.9.9", 48000)).unwrap_err().contains("9.9.9"));
+        assert!(understand(&answer(VERSION, 0)).is_err());
+        assert!(understand("hello").is_err());
+    }
+}

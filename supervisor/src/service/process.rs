@@ -1,0 +1,208 @@
+//! One running worker process as the loop sees it: its socket, its output, its pidfd.
+
+use std::{
+    io::{self, PipeReader, Read},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    process::Child,
+    time::Instant,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::EpollFlags,
+        socket::{MsgFlags, recv, send},
+    },
+};
+use nursery_shared::{
+    frame::{self, FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
+    message::{FromWorker, ToWorker},
+};
+
+use super::{logs::Lines, spawn::Spawned};
+use crate::policy::{Exit, Key};
+
+/// Bytes read from one worker before the others have their turn.
+const READ_QUOTA: usize = 512 << 10;
+/// Output bytes read from one worker before the others have their turn.
+const OUTPUT_QUOTA: usize = 64 << 10;
+/// Bytes that may wait for a worker. The policy keeps less than this on its way (one batch, 256 records); a
+/// worker that lets more pile up does not read.
+const MAX_WAITING: usize = 48 << 20;
+
+/// A running process.
+pub struct Process {
+    pub key: Key,
+    child: Child,
+    pub pidfd: OwnedFd,
+    pub socket: OwnedFd,
+    pub output: PipeReader,
+    incoming: FrameBuffer,
+    outgoing: Vec<u8>,
+    sent: usize,
+    lines: Lines,
+    /// It may be read from; see backpressure in the policy.
+    pub reading: bool,
+    /// Since when its socket has been at its end while the process still runs.
+    pub ended_at: Option<Instant>,
+    pub output_ended: bool,
+    interest: EpollFlags,
+}
+
+/// What reading from a worker's socket brought.
+pub enum Read1 {
+    /// Nothing more at present.
+    Idle,
+    /// There may be more; the others first.
+    More,
+    /// The socket is at its end.
+    End,
+    /// What came is no frame.
+    Bad(String),
+}
+
+impl Process {
+    pub fn new(key: Key, name: String, spawned: Spawned) -> Self {
+        Self {
+            key,
+            child: spawned.child,
+            pidfd: spawned.pidfd,
+            socket: spawned.socket,
+            output: spawned.output,
+            incoming: FrameBuffer::new(MAX_FROM_WORKER),
+            outgoing: Vec::new(),
+            sent: 0,
+            lines: Lines::new(name),
+            reading: true,
+            ended_at: None,
+            output_ended: false,
+            interest: EpollFlags::EPOLLIN,
+        }
+    }
+
+    /// Reads what is there, within the quota, and decodes it into `messages`.
+    pub fn read(&mut self, messages: &mut Vec<FromWorker>) -> Read1 {
+        let mut bytes = [0; 64 << 10];
+        let mut quota = READ_QUOTA;
+        loop {
+            if let Err(e) = self.decode(messages) {
+                return Read1::Bad(format!("sent a bad frame: {e}"));
+            }
+            if quota == 0 {
+                return Read1::More;
+            }
+            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Read1::End,
+                Ok(n) => {
+                    quota = quota.saturating_sub(n);
+                    self.incoming.feed(&bytes[..n]);
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Read1::Idle,
+                Err(_) => return Read1::End,
+            }
+        }
+    }
+
+    fn decode(&mut self, messages: &mut Vec<FromWorker>) -> Result<(), FrameError> {
+        while let Some(message) = self.incoming.next_frame()? {
+            messages.push(message);
+        }
+        Ok(())
+    }
+
+    /// Queues a message and writes as much as the socket takes.
+    pub fn send(&mut self, message: &ToWorker) -> Result<(), String> {
+        if self.outgoing.len() - self.sent > MAX_WAITING {
+            return Err("does not read what it is sent".into());
+        }
+        if self.sent > 0 && self.sent * 2 > self.outgoing.len() {
+            self.outgoing.drain(..self.sent);
+            self.sent = 0;
+        }
+        frame::encode_frame(message, MAX_TO_WORKER, &mut self.outgoing)
+            .map_err(|e| format!("cannot be told: {e}"))?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Writes what waits, as much as the socket takes. An error shows as the end of the socket soon.
+    pub fn flush(&mut self) {
+        while self.sent < self.outgoing.len() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.socket.as_raw_fd(), &self.outgoing[self.sent..], flags) {
+                Ok(n) => self.sent += n,
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+        self.outgoing.clear();
+        self.sent = 0;
+        // A batch is large and rare; do not hold its size for ever.
+        self.outgoing.shrink_to(256 << 10);
+    }
+
+    /// What the socket waits for, if that is something else than when this was asked last.
+    pub fn changed_interest(&mut self) -> Option<EpollFlags> {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, self.reading);
+        flags.set(EpollFlags::EPOLLOUT, self.sent < self.outgoing.len());
+        let changed = self.ended_at.is_none() && flags != self.interest;
+        changed.then(|| {
+            self.interest = flags;
+            flags
+        })
+    }
+
+    /// Logs what the worker wrote; sets `output_ended` at the end.
+    pub fn read_output(&mut self, now_us: u64) {
+        let mut bytes = [0; 8192];
+        let mut quota = OUTPUT_QUOTA;
+        while quota > 0 && !self.output_ended {
+            match self.output.read(&mut bytes) {
+                Ok(0) => self.output_ended = true,
+                Ok(n) => {
+                    quota = quota.saturating_sub(n);
+                    self.lines.feed(&bytes[..n], now_us);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.output_ended = true,
+            }
+        }
+    }
+
+    /// Logs the last words.
+    pub fn finish_output(&mut self, now_us: u64) {
+        self.read_output(now_us);
+        self.lines.finish(now_us);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        // It fails only for a process that was reaped already.
+        let _ = self.child.kill();
+    }
+
+    /// The exit status, if it has exited.
+    pub fn reap(&mut self) -> Option<Exit> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+        })
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its three descriptors: pidfd, socket, output.
+    pub fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 3] {
+        [self.pidfd.as_fd(), self.socket.as_fd(), self.output.as_fd()]
+    }
+}

@@ -1,0 +1,114 @@
+//! `cargo xtask`: what developers do with this repository, in one place.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod chaos;
+mod figures;
+mod latency;
+mod mttr;
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What developers do with nursery's repository.")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, lints and, where cargo-deny is installed, the dependency tree
+    Check,
+    /// Every test, as README.md says; arguments go to `cargo test`
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything that must pass before a change goes in (`.ci/run`)
+    Ci,
+    /// Measures `latency` and `mttr`
+    Bench,
+    /// Time from a baby's first cry at the camera to the webhook's arrival
+    Latency(latency::Args),
+    /// Time from SIGKILL of a worker to the first progress of its replacement
+    Mttr(mttr::Args),
+    /// Kills and freezes random workers of a running service and checks that it recovers
+    Chaos(chaos::Args),
+}
+
+fn main() -> ExitCode {
+    let task = Cli::parse().task;
+    let done = match task {
+        Task::Check => check(),
+        Task::Test { arguments } => {
+            let mut all = vec!["test", "--release", "--workspace"];
+            all.extend(arguments.iter().map(String::as_str));
+            cargo(&all)
+        }
+        Task::Ci => run(&mut Command::new(Path::new(ROOT).join(".ci/run"))),
+        Task::Bench => {
+            build() && {
+                latency::run(&latency::Args::default());
+                mttr::run(&mttr::Args::default());
+                true
+            }
+        }
+        Task::Latency(args) => {
+            build() && {
+                latency::run(&args);
+                true
+            }
+        }
+        Task::Mttr(args) => {
+            build() && {
+                mttr::run(&args);
+                true
+            }
+        }
+        Task::Chaos(args) => build() && chaos::run(&args),
+    };
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+fn check() -> bool {
+    cargo(&["fmt", "--all", "--check"])
+        && cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        && deny()
+}
+
+fn deny() -> bool {
+    let installed = Command::new("cargo-deny").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !installed {
+        eprintln!("cargo-deny is not installed; deny.toml was not checked");
+        return true;
+    }
+    // Advisories need the network: `cargo deny check advisories`, and `.ci/run` where it can.
+    cargo(&["deny", "check", "bans", "licenses", "sources"])
+}
+
+/// The binaries that are measured.
+fn build() -> bool {
+    cargo(&["build", "--release", "--package", "nursery-supervisor", "--package", "nursery-worker"])
+}
+
+fn cargo(arguments: &[&str]) -> bool {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run(Command::new(cargo).args(arguments))
+}
+
+fn run(command: &mut Command) -> bool {
+    match command.current_dir(ROOT).status() {
+        Ok(status) => status.success(),
+        Err(e) => {
+            eprintln!("{}: {e}", command.get_program().display());
+            false
+        }
+    }
+}

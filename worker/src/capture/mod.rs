@@ -1,0 +1,235 @@
+//! Role `capture`: one camera in, windows out. The working loop here owns the camera's state and never waits for
+//! anything but its next event; whatever may take long (names, connections, files, programs) happens in the
+//! source's own task, which reports through a bounded channel.
+
+mod backoff;
+mod clock;
+mod exec;
+mod file;
+mod listener;
+mod pace;
+mod retry;
+mod rtsp;
+mod source;
+mod synthetic;
+
+use std::{collections::VecDeque, time::Duration};
+
+use nursery_shared::{
+    config::{CameraConfig, Source},
+    message::{CapturedWindow, FromWorker, ModelShape, PROGRESS_INTERVAL, Role, StreamState, ToWorker},
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::link::{self, Inbox, Outbox};
+use listener::{Listener, Now};
+use source::{SourceEvent, SourceLink};
+
+/// Windows of a live camera that may wait for the supervisor; the newest win.
+const LIVE_QUEUE: usize = 20;
+
+/// Windows of a recording that may wait for the supervisor; decoding pauses meanwhile.
+const RECORDING_QUEUE: usize = 8;
+
+/// Messages that may wait before the regular reports are left out.
+const REPORT_QUEUE: usize = 64;
+
+/// How long a source may take to say goodbye (RTSP TEARDOWN, ending a program).
+const GOODBYE: Duration = Duration::from_millis(1_200);
+
+/// Runs until the supervisor drains this process or is gone, or the recording ends.
+pub fn run() -> Result<(), String> {
+    let (mut inbox, outbox) = link::open(Role::Capture)?;
+    let first = inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))?;
+    let (camera, model) = match first {
+        Some(ToWorker::ConfigureCapture { camera, model }) => (camera, model),
+        Some(ToWorker::Drain) | None => return Ok(()),
+        Some(_) => return Err("the supervisor's first message was not a configuration".into()),
+    };
+    let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    outbox.send(&FromWorker::Ready)?;
+    let outcome = runtime.block_on(work(camera, source, model, inbox, outbox));
+    // A name look-up or a file that hangs must not keep the process: its thread ends with it.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Why the supervisor wants this process to end.
+type Order = Result<(), String>;
+
+/// Waits for the supervisor on a thread of its own, since its socket is read blockingly.
+fn obey(mut inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
+    let (tx, rx) = mpsc::channel(1);
+    let wait = move || {
+        let order = match inbox.recv() {
+            Ok(Some(ToWorker::Drain) | None) => Ok(()),
+            Ok(Some(_)) => Err("the supervisor sent a message that is not for this role".into()),
+            Err(e) => Err(format!("frame from the supervisor: {e}")),
+        };
+        // The working loop may have ended by itself.
+        let _ = tx.blocking_send(order);
+    };
+    let thread = std::thread::Builder::new().name("orders".into()).spawn(wait);
+    thread.map_err(|e| format!("cannot start the reading thread: {e}"))?;
+    Ok(rx)
+}
+
+async fn work(
+    camera: CameraConfig,
+    source: Source,
+    model: ModelShape,
+    inbox: Inbox,
+    outbox: Outbox,
+) -> Result<(), String> {
+    let mut orders = obey(inbox)?;
+    let lossless = matches!(source, Source::File(_)) && !camera.realtime;
+    let mut listener = Listener::new(&model, !lossless);
+    let (link, mut events, stop) = SourceLink::new();
+    let mut task = tokio::spawn(source::run(camera, source, link));
+    let mut sender = lossless.then(|| RecordingSender::start(outbox.clone())).transpose()?;
+    let mut pending = VecDeque::new();
+    let mut windows = Vec::new();
+    let mut ticks = interval(PROGRESS_INTERVAL / 2);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            order = orders.recv() => break order.unwrap_or(Ok(())),
+            _ = ticks.tick() => {
+                listener.tick(Now::read());
+                if outbox.queued() < REPORT_QUEUE {
+                    report(&outbox, &listener)?;
+                }
+            }
+            taken = hand_over(&mut sender, &mut pending), if !pending.is_empty() => taken?,
+            event = events.recv(), if pending.is_empty() => {
+                let Some(event) = event else { break Err(gone(&mut task).await) };
+                let ended = matches!(event, SourceEvent::Ended);
+                let changed = listener.on_event(event, Now::read(), &mut windows);
+                if lossless {
+                    pending.extend(windows.drain(..));
+                } else {
+                    for window in windows.drain(..) {
+                        listener.dropped += outbox.send_newest(&FromWorker::Window(window), LIVE_QUEUE)?;
+                    }
+                }
+                if ended {
+                    break finish_recording(&outbox, &listener, sender.take(), pending, &mut orders).await;
+                }
+                if changed {
+                    report(&outbox, &listener)?;
+                }
+            }
+        }
+    };
+    stop.send_replace(true);
+    drop(events);
+    // The task reports its own troubles; here it only matters that it does not hold the process up.
+    let _ = timeout(GOODBYE, task).await;
+    outcome
+}
+
+/// Tells the supervisor how it stands.
+fn report(outbox: &Outbox, listener: &Listener) -> Result<(), String> {
+    outbox.send(&FromWorker::Camera(listener.report()))?;
+    outbox.send(&FromWorker::Progress { done: listener.heard() })
+}
+
+/// What became of a source that ended without saying so.
+async fn gone(task: &mut tokio::task::JoinHandle<()>) -> String {
+    match task.await {
+        Err(e) if e.is_panic() => "the source's task panicked".into(),
+        _ => "the source's task ended by itself".into(),
+    }
+}
+
+/// Waits for the end of a recording to be taken, reporting all the while, then says that it ended.
+async fn finish_recording(
+    outbox: &Outbox,
+    listener: &Listener,
+    mut sender: Option<RecordingSender>,
+    mut pending: VecDeque<CapturedWindow>,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Result<(), String> {
+    debug_assert_eq!(listener.report().state, StreamState::Ended);
+    let mut ticks = interval(PROGRESS_INTERVAL);
+    let mut flushed = None;
+    loop {
+        if pending.is_empty() && flushed.is_none() {
+            let (sender, outbox, last) = (sender.take(), outbox.clone(), listener.report());
+            flushed = Some(tokio::task::spawn_blocking(move || {
+                if let Some(sender) = sender {
+                    sender.finish();
+                }
+                outbox.send(&FromWorker::Camera(last))?;
+                outbox.flush();
+                Ok(())
+            }));
+        }
+        tokio::select! {
+            biased;
+            order = orders.recv() => return order.unwrap_or(Ok(())),
+            _ = ticks.tick() => {
+                if outbox.queued() < REPORT_QUEUE {
+                    outbox.send(&FromWorker::Progress { done: listener.heard() })?;
+                }
+            }
+            taken = hand_over(&mut sender, &mut pending), if !pending.is_empty() => taken?,
+            done = async { match &mut flushed { Some(f) => f.await, None => std::future::pending().await } } => {
+                return done.unwrap_or_else(|e| Err(format!("handing over the last windows: {e}")));
+            }
+        }
+    }
+}
+
+/// Gives the oldest pending window to the sending thread as soon as it has room.
+async fn hand_over(
+    sender: &mut Option<RecordingSender>,
+    pending: &mut VecDeque<CapturedWindow>,
+) -> Result<(), String> {
+    let Some(sender) = sender else { return Ok(()) };
+    let permit = sender.windows.reserve().await.map_err(|_| "the supervisor is gone".to_owned())?;
+    if let Some(window) = pending.pop_front() {
+        permit.send(window);
+    }
+    Ok(())
+}
+
+/// A thread that hands every window of a recording to the supervisor, at the supervisor's pace.
+struct RecordingSender {
+    windows: mpsc::Sender<CapturedWindow>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl RecordingSender {
+    fn start(outbox: Outbox) -> Result<Self, String> {
+        let (windows, mut rx) = mpsc::channel::<CapturedWindow>(1);
+        let send = move || {
+            while let Some(window) = rx.blocking_recv() {
+                outbox.wait_below(RECORDING_QUEUE);
+                if outbox.send(&FromWorker::Window(window)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("recording-sender".into())
+            .spawn(send)
+            .map_err(|e| format!("cannot start the sending thread: {e}"))?;
+        Ok(Self { windows, thread })
+    }
+
+    /// Waits until all windows are queued. Blocks.
+    fn finish(self) {
+        drop(self.windows);
+        // The thread holds nothing that could panic; if it did, its windows are lost and the log says so.
+        let _ = self.thread.join();
+    }
+}

@@ -1,0 +1,167 @@
+//! Frames of an RTSP audio track to 16 kHz mono: PCMU, PCMA, L16 and AAC-LC.
+
+use std::num::NonZeroU32;
+
+use retina::{
+    client::Stream,
+    codec::{AudioFrame, ParametersRef},
+};
+use symphonia::core::{
+    audio::{Channels, SampleBuffer},
+    codecs::{CODEC_TYPE_AAC, CodecParameters, Decoder, DecoderOptions},
+    errors::Error,
+    formats::Packet,
+};
+
+use crate::media::{g711, mono::ToMono};
+
+/// Longest gap (lost packets) that is filled with silence so that what follows keeps its place in time.
+const LONGEST_GAP_S: u32 = 1;
+
+/// Decoder of one track.
+pub struct AudioDecoder {
+    codec: Codec,
+    rate: u32,
+    channels: usize,
+    mono: ToMono,
+    interleaved: Vec<f32>,
+    /// Where the next frame's timestamp should be.
+    expected: Option<i64>,
+}
+
+enum Codec {
+    Ulaw,
+    Alaw,
+    L16,
+    Aac(Box<dyn Decoder>),
+}
+
+/// What became of a frame.
+pub enum Decoded {
+    Audio,
+    /// It cannot be decoded, for this reason.
+    Corrupt(String),
+}
+
+impl AudioDecoder {
+    /// For a track as the server describes it; the error names the codec that is not supported.
+    pub fn new(stream: &Stream) -> Result<Self, String> {
+        let mut rate = stream.clock_rate_hz();
+        let mut channels = stream.channels().map_or(1, |c| usize::from(c.get()));
+        let codec = match stream.encoding_name() {
+            "pcmu" => Codec::Ulaw,
+            "pcma" => Codec::Alaw,
+            "l16" => Codec::L16,
+            "mpeg4-generic" => {
+                let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
+                    return Err("its AAC audio is of a kind that is not supported".into());
+                };
+                rate = parameters.clock_rate();
+                channels = usize::from(parameters.channels().get());
+                Codec::Aac(aac(parameters.extra_data(), rate, channels)?)
+            }
+            other => return Err(format!("its audio is {}, which is not supported", name(other))),
+        };
+        Ok(Self { codec, rate, channels, mono: ToMono::default(), interleaved: Vec::new(), expected: None })
+    }
+
+    /// Codec, rate and channels, for the log.
+    pub fn describe(&self) -> String {
+        let codec = match self.codec {
+            Codec::Ulaw => "PCMU",
+            Codec::Alaw => "PCMA",
+            Codec::L16 => "L16",
+            Codec::Aac(_) => "AAC",
+        };
+        format!("{codec} {} Hz, {} channel(s)", self.rate, self.channels)
+    }
+
+    /// Appends the frame's audio to `out`, silence for lost packets before it. Fails only where the track
+    /// cannot be used at all.
+    pub fn decode(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<Decoded, String> {
+        self.fill_gap(frame, out)?;
+        self.interleaved.clear();
+        let data = frame.data();
+        match &mut self.codec {
+            Codec::Ulaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::ulaw(b)) / 32_768.0)),
+            Codec::Alaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::alaw(b)) / 32_768.0)),
+            Codec::L16 => self.interleaved.extend(
+                data.chunks_exact(2).map(|b| f32::from(i16::from_be_bytes([b[0], b[1]])) / 32_768.0),
+            ),
+            Codec::Aac(decoder) => {
+                let packet = Packet::new_from_slice(0, 0, 0, data);
+                match decoder.decode(&packet) {
+                    Ok(decoded) => {
+                        let spec = *decoded.spec();
+                        // Decoders that find out more about the stream than its description says.
+                        (self.rate, self.channels) = (spec.rate, spec.channels.count());
+                        let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
+                        buffer.copy_interleaved_ref(decoded);
+                        self.interleaved.extend_from_slice(buffer.samples());
+                    }
+                    Err(Error::DecodeError(what)) => return Ok(Decoded::Corrupt(format!("AAC: {what}"))),
+                    Err(Error::Unsupported(what)) => {
+                        return Err(format!("its AAC audio is of a kind that is not supported ({what})"));
+                    }
+                    Err(e) => return Ok(Decoded::Corrupt(format!("AAC: {e}"))),
+                }
+            }
+        }
+        self.mono.push(&self.interleaved, self.channels, self.rate, out)?;
+        Ok(Decoded::Audio)
+    }
+
+    fn fill_gap(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<(), String> {
+        let timestamp = frame.timestamp();
+        let (clock, now) = (timestamp.clock_rate(), timestamp.timestamp());
+        let expected = self.expected.replace(now.saturating_add(self.duration(frame, clock)));
+        let Some(expected) = expected else { return Ok(()) };
+        let gap = now.saturating_sub(expected);
+        if frame.loss() == 0 || gap <= 0 || gap > i64::from(LONGEST_GAP_S) * i64::from(clock.get()) {
+            return Ok(());
+        }
+        let frames = gap as u64 * u64::from(self.rate) / u64::from(clock.get());
+        let silence = vec![0.0; frames as usize * self.channels];
+        self.mono.push(&silence, self.channels, self.rate, out)
+    }
+
+    /// Length of a frame in units of its clock.
+    fn duration(&self, frame: &AudioFrame, clock: NonZeroU32) -> i64 {
+        let samples = match self.codec {
+            Codec::Aac(_) => u64::from(frame.frame_length().get()),
+            Codec::L16 => frame.data().len() as u64 / 2 / self.channels.max(1) as u64,
+            Codec::Ulaw | Codec::Alaw => frame.data().len() as u64 / self.channels.max(1) as u64,
+        };
+        (samples * u64::from(clock.get()) / u64::from(self.rate.max(1))) as i64
+    }
+}
+
+fn aac(config: &[u8], rate: u32, channels: usize) -> Result<Box<dyn Decoder>, String> {
+    let mut parameters = CodecParameters::new();
+    parameters.for_codec(CODEC_TYPE_AAC).with_sample_rate(rate).with_extra_data(config.into());
+    let layout = match channels {
+        1 => Channels::FRONT_CENTRE,
+        _ => Channels::FRONT_LEFT | Channels::FRONT_RIGHT,
+    };
+    parameters.with_channels(layout);
+    symphonia::default::get_codecs()
+        .make(&parameters, &DecoderOptions::default())
+        .map_err(|e| format!("its AAC audio is of a kind that is not supported ({e})"))
+}
+
+/// How people call an encoding.
+fn name(encoding: &str) -> String {
+    match encoding {
+        "g722" => "G.722".into(),
+        "g723" => "G.723".into(),
+        "g729" => "G.729".into(),
+        "opus" => "Opus".into(),
+        "mp4a-latm" => "AAC in LATM packets (MP4A-LATM)".into(),
+        "mpa" => "MPEG audio".into(),
+        other => match other.strip_prefix("g726-") {
+            Some(kbit) => format!("G.726 at {kbit} kbit/s"),
+            // What a server sends may hold anything.
+            None => other.chars().filter(char::is_ascii_graphic).take(40).collect::<String>().to_uppercase(),
+        },
+    }
+}

@@ -1,0 +1,66 @@
+//! What a source tells the working loop, and the way it does.
+
+use nursery_shared::config::{CameraConfig, Source};
+use tokio::sync::{mpsc, watch};
+
+use super::{exec, file, rtsp, synthetic};
+
+/// Pieces of audio that may wait for the working loop; a source that is faster waits.
+const QUEUE: usize = 32;
+
+/// Something that happened at the source.
+#[derive(Debug, PartialEq)]
+pub enum SourceEvent {
+    /// An attempt begins.
+    Connecting,
+    /// The source is there; the next audio does not follow the last.
+    Connected,
+    /// 16 kHz mono in [-1, 1].
+    Audio(Vec<f32>),
+    /// Packets that could not be decoded or were lost.
+    Corrupt { count: u64, what: String },
+    /// No audio for this reason; another attempt follows. `stalled`: it was connected, but nothing came.
+    Down { stalled: bool, error: String },
+    /// A recording came to its end; nothing follows.
+    Ended,
+}
+
+/// A source's end of the channel.
+pub struct SourceLink {
+    events: mpsc::Sender<SourceEvent>,
+    stop: watch::Receiver<bool>,
+}
+
+impl SourceLink {
+    /// The source's end, the working loop's end, and the switch that stops the source.
+    pub fn new() -> (Self, mpsc::Receiver<SourceEvent>, watch::Sender<bool>) {
+        let (events, rx) = mpsc::channel(QUEUE);
+        let (switch, stop) = watch::channel(false);
+        (Self { events, stop }, rx, switch)
+    }
+
+    /// Hands an event over, waiting while the working loop has enough to do. Once the loop is gone events lead
+    /// nowhere, until the source is stopped.
+    pub async fn send(&self, event: SourceEvent) {
+        if self.events.send(event).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves when the source shall stop.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        // An error means that the working loop is gone, which is a reason to stop too.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Runs a source until it is stopped or has ended.
+pub async fn run(camera: CameraConfig, source: Source, link: SourceLink) {
+    match source {
+        Source::Rtsp(url) => rtsp::run(&camera, url, &link).await,
+        Source::File(path) => file::run(path, camera.r#loop, camera.realtime, &link).await,
+        Source::Exec(command) => exec::run(&command, &link).await,
+        Source::Synthetic(kind) => synthetic::run(kind, &camera.name, &link).await,
+    }
+}

@@ -1,0 +1,177 @@
+//! A worker's end of the socket to the supervisor: blocking reads on one side; on the other a bounded queue
+//! with a thread that writes, so that the working loop never waits for a slow supervisor unless it wants to.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    os::fd::{FromRawFd, OwnedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use interprocess::{local_socket::traits::Stream as _, os::unix::uds_local_socket::Stream};
+use nursery_shared::{
+    VERSION,
+    frame::{self, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
+    message::{FromWorker, PROTOCOL, Role, ToWorker, WORKER_FD},
+};
+
+/// Messages that may wait to be written before [`Outbox::send`] waits too.
+const QUEUE: usize = 1024;
+
+/// The receiving half.
+pub struct Inbox(Arc<Stream>);
+
+impl Inbox {
+    /// The next message; `None` when the supervisor is gone. Blocks.
+    pub fn recv(&mut self) -> Result<Option<ToWorker>, FrameError> {
+        frame::read_frame(&mut &*self.0, MAX_TO_WORKER)
+    }
+}
+
+/// The sending half; clones share one queue.
+#[derive(Clone)]
+pub struct Outbox(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Item>,
+    droppable: usize,
+    writing: bool,
+    closed: bool,
+}
+
+struct Item {
+    frame: Vec<u8>,
+    droppable: bool,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is valid after every statement, so a panic elsewhere leaves nothing half done.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message that must arrive; waits while the queue is full. Fails when the supervisor is gone or
+    /// the message is too large.
+    pub fn send(&self, message: &FromWorker) -> Result<(), String> {
+        let frame = encode(message)?;
+        let mut state = self.lock();
+        while state.queue.len() >= QUEUE && !state.closed {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        push(&self.0, state, Item { frame, droppable: false })
+    }
+
+    /// Queues a message of which only the newest `limit` matter: the oldest of its kind gives way. Never
+    /// waits. Returns how many gave way.
+    pub fn send_newest(&self, message: &FromWorker, limit: usize) -> Result<u64, String> {
+        let frame = encode(message)?;
+        let mut state = self.lock();
+        let mut dropped = 0;
+        while state.droppable >= limit.max(1) {
+            let Some(oldest) = state.queue.iter().position(|i| i.droppable) else { break };
+            state.queue.remove(oldest);
+            state.droppable -= 1;
+            dropped += 1;
+        }
+        push(&self.0, state, Item { frame, droppable: true }).map(|()| dropped)
+    }
+
+    /// Messages that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Waits until fewer than `limit` messages wait to be written, or the supervisor is gone.
+    pub fn wait_below(&self, limit: usize) {
+        let mut state = self.lock();
+        while state.queue.len() >= limit.max(1) && !state.closed {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until everything queued is in the socket, or the supervisor is gone.
+    pub fn flush(&self) {
+        let mut state = self.lock();
+        while !(state.closed || state.queue.is_empty() && !state.writing) {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn encode(message: &FromWorker) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    frame::encode_frame(message, MAX_FROM_WORKER, &mut bytes).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+fn push(shared: &Shared, mut state: MutexGuard<'_, State>, item: Item) -> Result<(), String> {
+    if state.closed {
+        return Err("the supervisor is gone".into());
+    }
+    state.droppable += usize::from(item.droppable);
+    state.queue.push_back(item);
+    shared.changed.notify_all();
+    Ok(())
+}
+
+/// Takes the inherited socket, says hello and returns both halves. To be called once, first thing.
+pub fn open(role: Role) -> Result<(Inbox, Outbox), String> {
+    let no_socket = |e: io::Error| {
+        format!("no socket on descriptor {WORKER_FD} ({e}): this program is started by `nursery`")
+    };
+    nix::sys::socket::getsockopt(
+        // SAFETY: the descriptor is only looked at; where it is not open the call says so.
+        &unsafe { std::os::fd::BorrowedFd::borrow_raw(WORKER_FD) },
+        nix::sys::socket::sockopt::SockType,
+    )
+    .map_err(|e| no_socket(e.into()))?;
+    // SAFETY: the supervisor put the socket there for this process alone, nothing else in this process owns
+    // it, and `open` is called once.
+    let fd = unsafe { OwnedFd::from_raw_fd(WORKER_FD) };
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
+        .map_err(|e| no_socket(e.into()))?;
+    let stream = Stream::from(fd);
+    stream.set_nonblocking(false).map_err(no_socket)?;
+    let stream = Arc::new(stream);
+    let outbox = Outbox(Arc::new(Shared { state: Mutex::new(State::default()), changed: Condvar::new() }));
+    let (writer, send) = (outbox.clone(), Arc::clone(&stream));
+    std::thread::Builder::new()
+        .name("link-writer".into())
+        .spawn(move || write_loop(&writer, send))
+        .map_err(|e| format!("cannot start the writing thread: {e}"))?;
+    outbox.send(&FromWorker::Hello { protocol: PROTOCOL, version: VERSION.to_owned(), role })?;
+    Ok((Inbox(stream), outbox))
+}
+
+fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
+    loop {
+        let mut state = outbox.lock();
+        let item = loop {
+            match state.queue.pop_front() {
+                Some(item) => break item,
+                None => state = outbox.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        state.droppable -= usize::from(item.droppable);
+        state.writing = true;
+        outbox.0.changed.notify_all();
+        drop(state);
+        let result = (&*stream).write_all(&item.frame);
+        let mut state = outbox.lock();
+        state.writing = false;
+        if result.is_err() {
+            state.closed = true;
+            state.queue.clear();
+        }
+        outbox.0.changed.notify_all();
+        if state.closed {
+            return;
+        }
+    }
+}

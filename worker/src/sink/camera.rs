@@ -1,0 +1,294 @@
+//! One camera in the sink: its event logic, what is open, and which alerts a record brings about. Pure: alerts
+//! come out, nothing is stored or sent here.
+
+use nursery_models::events::{EventLogic, EventParams, Transition};
+use nursery_shared::{
+    config::DetectionConfig,
+    message::RecordKind,
+    timestamp::{now_us, rfc3339},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::store::NewAlert;
+
+/// The label of what is detected.
+const LABEL: &str = "baby_cry";
+
+/// What must survive the end of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CameraState {
+    logic: EventLogic,
+    /// The announced event that has not ended.
+    open: Option<OpenEvent>,
+    /// The announced outage that has not ended.
+    offline: Option<Outage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct OpenEvent {
+    event_id: String,
+    score: f32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Outage {
+    event_id: String,
+    since_us: i64,
+}
+
+/// The body that receivers get.
+#[derive(Serialize)]
+struct Body<'a, D: Serialize> {
+    r#type: &'a str,
+    timestamp: String,
+    data: D,
+}
+
+#[derive(Serialize)]
+struct CryData<'a> {
+    event_id: &'a str,
+    camera: &'a str,
+    label: &'a str,
+    onset: String,
+    score: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_score: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct OutageData<'a> {
+    event_id: &'a str,
+    camera: &'a str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_s: Option<f64>,
+}
+
+fn params(d: &DetectionConfig) -> EventParams {
+    EventParams {
+        threshold: d.threshold as f32,
+        min_duration_s: d.min_duration_s,
+        end_after_s: d.end_after_s,
+        cooldown_s: d.cooldown_s,
+    }
+}
+
+/// Three decimals are what a probability is worth.
+fn rounded(value: impl Into<f64>) -> f64 {
+    (value.into() * 1000.0).round() / 1000.0
+}
+
+fn seconds(us: i64) -> f64 {
+    rounded(us as f64 / 1e6)
+}
+
+fn alert(kind: &'static str, event_id: &str, camera: &str, time_us: i64, data: impl Serialize) -> NewAlert {
+    let body = Body { r#type: kind, timestamp: rfc3339(time_us), data };
+    NewAlert {
+        message_id: format!("msg_{}", Uuid::now_v7().simple()),
+        event_id: event_id.to_owned(),
+        kind,
+        camera: camera.to_owned(),
+        time_us,
+        // Plain data with string keys, which JSON can always express.
+        body: serde_json::to_string(&body).unwrap_or_default(),
+    }
+}
+
+impl CameraState {
+    /// A camera that was never heard of.
+    pub fn new(detection: &DetectionConfig) -> Self {
+        Self { logic: EventLogic::new(params(detection)), open: None, offline: None }
+    }
+
+    /// Other settings from now on; what is open stays open.
+    pub fn configure(&mut self, detection: &DetectionConfig) {
+        self.logic.set_params(params(detection));
+    }
+
+    /// Nothing would be forgotten if this state were lost.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none() && self.offline.is_none() && self.logic.is_idle(self.logic.seen_us().unwrap_or(0))
+    }
+
+    /// Storing this one instead of `other` would tell nothing new.
+    pub fn is_same_but_for_time(&self, other: &Self) -> bool {
+        self.open == other.open
+            && self.offline == other.offline
+            && self.logic.is_same_but_for_time(&other.logic)
+    }
+
+    /// Takes a record in and appends the alerts that follow.
+    pub fn apply(&mut self, camera: &str, record: &RecordKind, alerts: &mut Vec<NewAlert>) {
+        let mut transitions = Vec::new();
+        match record {
+            RecordKind::Scores { start_us, step_us, values, .. } => {
+                let mut at = *start_us;
+                for value in values {
+                    self.logic.push(at, *step_us, *value, &mut transitions);
+                    at = at.saturating_add(i64::from(*step_us));
+                }
+                self.announce(camera, &transitions, alerts);
+            }
+            RecordKind::Ended { at_us } => {
+                self.logic.finish(*at_us, &mut transitions);
+                self.announce(camera, &transitions, alerts);
+            }
+            RecordKind::Offline { since_us, reason } => {
+                self.logic.finish(i64::MAX, &mut transitions);
+                self.announce(camera, &transitions, alerts);
+                if self.offline.is_none() {
+                    let outage = Outage { event_id: Uuid::now_v7().to_string(), since_us: *since_us };
+                    let data = OutageData {
+                        event_id: &outage.event_id,
+                        camera,
+                        since: rfc3339(*since_us),
+                        reason: Some(reason),
+                        duration_s: None,
+                    };
+                    alerts.push(alert("camera.offline", &outage.event_id, camera, now_us(), data));
+                    self.offline = Some(outage);
+                }
+            }
+            RecordKind::Online { at_us } => {
+                if let Some(outage) = self.offline.take() {
+                    let data = OutageData {
+                        event_id: &outage.event_id,
+                        camera,
+                        since: rfc3339(outage.since_us),
+                        reason: None,
+                        duration_s: Some(seconds((at_us - outage.since_us).max(0))),
+                    };
+                    alerts.push(alert("camera.online", &outage.event_id, camera, *at_us, data));
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, camera: &str, transitions: &[Transition], alerts: &mut Vec<NewAlert>) {
+        for transition in transitions {
+            match *transition {
+                Transition::Started { onset_us, decided_us, score } => {
+                    let event = OpenEvent { event_id: Uuid::now_v7().to_string(), score };
+                    let data = CryData {
+                        event_id: &event.event_id,
+                        camera,
+                        label: LABEL,
+                        onset: rfc3339(onset_us),
+                        score: rounded(score),
+                        offset: None,
+                        duration_s: None,
+                        peak_score: None,
+                    };
+                    alerts.push(alert("cry.started", &event.event_id, camera, decided_us, data));
+                    self.open = Some(event);
+                }
+                Transition::Ended { onset_us, offset_us, peak_score, .. } => {
+                    // The logic ends only what it began, and both are stored together.
+                    let Some(event) = self.open.take() else { continue };
+                    let data = CryData {
+                        event_id: &event.event_id,
+                        camera,
+                        label: LABEL,
+                        onset: rfc3339(onset_us),
+                        score: rounded(event.score),
+                        offset: Some(rfc3339(offset_us)),
+                        duration_s: Some(seconds(offset_us - onset_us)),
+                        peak_score: Some(rounded(peak_score)),
+                    };
+                    let time_us = self.logic.seen_us().unwrap_or(offset_us);
+                    alerts.push(alert("cry.ended", &event.event_id, camera, time_us, data));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(start_us: i64, values: &[f32]) -> RecordKind {
+        RecordKind::Scores {
+            start_us,
+            step_us: 100_000,
+            values: values.to_vec(),
+            level_dbfs: -30.0,
+            arrived_us: 0,
+        }
+    }
+
+    fn kinds(alerts: &[NewAlert]) -> Vec<&str> {
+        alerts.iter().map(|a| a.kind).collect()
+    }
+
+    #[test]
+    fn a_cry_has_the_same_event_id_at_its_start_and_end_and_the_published_fields() {
+        let mut camera = CameraState::new(&DetectionConfig::default());
+        let mut alerts = Vec::new();
+        assert!(camera.is_idle());
+        camera.apply("bedroom", &scores(1_769_824_983_250_000, &[0.97; 10]), &mut alerts);
+        assert!(!camera.is_idle());
+        camera.apply("bedroom", &scores(1_769_824_984_250_000, &[0.0; 60]), &mut alerts);
+        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended"]);
+        let body: Vec<serde_json::Value> =
+            alerts.iter().map(|a| serde_json::from_str(&a.body).unwrap()).collect();
+        assert_eq!(body[0]["type"], "cry.started");
+        assert_eq!(body[0]["timestamp"], "2026-01-31T02:03:03.850Z");
+        assert_eq!(body[0]["data"]["onset"], "2026-01-31T02:03:03.250Z");
+        assert_eq!(body[0]["data"]["camera"], "bedroom");
+        assert_eq!(body[0]["data"]["label"], "baby_cry");
+        assert_eq!(body[0]["data"]["score"], 0.97);
+        assert!(body[0]["data"].get("offset").is_none());
+        assert_eq!(body[1]["data"]["offset"], "2026-01-31T02:03:04.250Z");
+        assert_eq!(body[1]["data"]["duration_s"], 1.0);
+        assert_eq!(body[1]["data"]["peak_score"], 0.97);
+        assert_eq!(body[0]["data"]["event_id"], body[1]["data"]["event_id"]);
+        assert_ne!(alerts[0].message_id, alerts[1].message_id);
+    }
+
+    #[test]
+    fn an_outage_is_announced_once_and_its_end_only_after_it() {
+        let mut camera = CameraState::new(&DetectionConfig::default());
+        let mut alerts = Vec::new();
+        camera.apply("a", &RecordKind::Online { at_us: 1 }, &mut alerts);
+        assert!(alerts.is_empty(), "it was not known to be offline");
+        let offline = RecordKind::Offline { since_us: 5_000_000, reason: "wrong password".into() };
+        camera.apply("a", &offline, &mut alerts);
+        camera.apply("a", &offline, &mut alerts);
+        let mut restored: CameraState =
+            serde_json::from_str(&serde_json::to_string(&camera).unwrap()).unwrap();
+        restored.apply("a", &RecordKind::Online { at_us: 65_000_000 }, &mut alerts);
+        assert_eq!(kinds(&alerts), ["camera.offline", "camera.online"]);
+        let body: serde_json::Value = serde_json::from_str(&alerts[1].body).unwrap();
+        assert_eq!(body["data"]["duration_s"], 60.0);
+        assert!(restored.is_idle());
+    }
+
+    #[test]
+    fn a_camera_that_goes_offline_ends_its_open_cry() {
+        let mut camera = CameraState::new(&DetectionConfig::default());
+        let mut alerts = Vec::new();
+        camera.apply("a", &scores(0, &[0.9; 10]), &mut alerts);
+        camera.apply("a", &RecordKind::Offline { since_us: 1, reason: "x".into() }, &mut alerts);
+        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended", "camera.offline"]);
+    }
+
+    #[test]
+    fn the_end_of_a_recording_ends_its_cry() {
+        let mut camera = CameraState::new(&DetectionConfig::default());
+        let mut alerts = Vec::new();
+        camera.apply("a", &scores(0, &[0.9; 10]), &mut alerts);
+        camera.apply("a", &RecordKind::Ended { at_us: 700_000 }, &mut alerts);
+        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended"]);
+        let body: serde_json::Value = serde_json::from_str(&alerts[1].body).unwrap();
+        assert_eq!(body["data"]["duration_s"], 0.7);
+    }
+}

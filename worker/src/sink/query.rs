@@ -1,0 +1,97 @@
+//! `nursery events`: prints what the store holds, beside a running service or without one.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use nursery_shared::timestamp;
+use rusqlite::params;
+
+use super::store::Store;
+
+/// Arguments of `events`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// State directory of the service
+    #[arg(long, value_name = "DIR")]
+    state_dir: PathBuf,
+    /// One event per line, with the fields that receivers get
+    #[arg(long)]
+    json: bool,
+    /// Only events of this camera
+    #[arg(long, value_name = "NAME")]
+    camera: Option<String>,
+    /// Only events since a time (2026-01-31T02:03:04Z) or an age (10m, 2h)
+    #[arg(long, value_name = "T", value_parser = timestamp::parse_since)]
+    since: Option<i64>,
+}
+
+/// Prints the events, oldest first.
+pub fn run(args: Args) -> ExitCode {
+    match print(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("nursery: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(args: &Args) -> Result<(), String> {
+    let db = Store::open_to_read(&args.state_dir)?;
+    let failed = |e: rusqlite::Error| format!("{}: {e}", args.state_dir.display());
+    let mut query = db
+        .prepare("SELECT body FROM alerts WHERE time_us >= ?1 AND (?2 IS NULL OR camera = ?2) ORDER BY id")
+        .map_err(failed)?;
+    let bodies = query
+        .query_map(params![args.since.unwrap_or(i64::MIN), args.camera], |r| r.get::<_, String>(0))
+        .map_err(failed)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut any = false;
+    for body in bodies {
+        let body = body.map_err(failed)?;
+        if !any && !args.json {
+            let head = ["TIME", "TYPE", "CAMERA", "SCORE", "LASTED"];
+            write_row(&mut out, head.map(str::to_owned)).or_else(ignore_closed)?;
+        }
+        any = true;
+        let line = if args.json { writeln!(out, "{body}") } else { write_row(&mut out, row(&body)) };
+        if let Err(e) = line {
+            return ignore_closed(e);
+        }
+    }
+    if !any && !args.json {
+        writeln!(out, "no events").or_else(ignore_closed)?;
+    }
+    out.flush().or_else(ignore_closed)
+}
+
+/// A reader that went away has seen enough.
+fn ignore_closed(e: io::Error) -> Result<(), String> {
+    if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(format!("standard output: {e}")) }
+}
+
+fn row(body: &str) -> [String; 5] {
+    let event: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let data = &event["data"];
+    let text = |v: &serde_json::Value| v.as_str().unwrap_or("-").to_owned();
+    let number = |v: &serde_json::Value, unit: &str| {
+        v.as_f64().map_or_else(|| "-".to_owned(), |n| format!("{n:.2}{unit}"))
+    };
+    let score = if data["peak_score"].is_null() { &data["score"] } else { &data["peak_score"] };
+    [
+        text(&event["timestamp"]),
+        text(&event["type"]),
+        text(&data["camera"]),
+        number(score, ""),
+        number(&data["duration_s"], " s"),
+    ]
+}
+
+fn write_row(out: &mut impl Write, cells: [String; 5]) -> io::Result<()> {
+    let [time, kind, camera, score, lasted] = cells;
+    let camera: String = camera.chars().take(38).collect();
+    writeln!(out, "{time:<24}  {kind:<14}  {camera:<38}  {score:>5}  {lasted:>9}")
+}

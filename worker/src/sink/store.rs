@@ -1,0 +1,408 @@
+//! The store: SQLite in the state directory. Holds every alert, its delivery to each receiver, and what the
+//! event logic of each camera must not forget.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nursery_shared::timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::camera::CameraState;
+
+/// File name inside the state directory.
+pub const FILE: &str = "nursery.sqlite";
+
+/// Each step brings the schema from its index to the next version; never changed, only added to.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE alerts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        message_id TEXT NOT NULL UNIQUE,
+        event_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        camera TEXT NOT NULL,
+        time_us INTEGER NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX alerts_by_time ON alerts (time_us);
+    CREATE TABLE deliveries (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        alert_id INTEGER NOT NULL REFERENCES alerts (id) ON DELETE CASCADE,
+        receiver TEXT NOT NULL,
+        camera TEXT NOT NULL,
+        -- NULL: not confirmed yet.
+        delivered_us INTEGER,
+        -- Why it will never be tried again.
+        gave_up TEXT
+    );
+    CREATE INDEX deliveries_pending ON deliveries (receiver, camera, id)
+        WHERE delivered_us IS NULL AND gave_up IS NULL;
+    CREATE INDEX deliveries_by_alert ON deliveries (alert_id);
+    CREATE TABLE cameras (name TEXT PRIMARY KEY, state TEXT NOT NULL);
+    -- Survives the removal of old rows.
+    CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+    INSERT INTO totals VALUES ('delivered', 0);
+"];
+
+/// Rows of these ages are removed once a day.
+const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 86_400);
+const KEEP_ALERTS: Duration = Duration::from_secs(400 * 86_400);
+const KEEP_UNKNOWN_RECEIVERS: Duration = Duration::from_secs(7 * 86_400);
+
+/// Something to tell people, and every receiver of that time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewAlert {
+    pub message_id: String,
+    pub event_id: String,
+    pub kind: &'static str,
+    pub camera: String,
+    pub time_us: i64,
+    pub body: String,
+}
+
+/// A delivery that is still owed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    pub delivery: i64,
+    pub camera: String,
+    pub message_id: String,
+    pub body: String,
+}
+
+/// The open database; only the sink writes to it.
+pub struct Store {
+    db: Connection,
+}
+
+/// What goes in with one transaction.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub alerts: Vec<NewAlert>,
+    /// States to be kept, by camera.
+    pub cameras: HashMap<String, CameraState>,
+}
+
+impl Batch {
+    /// Nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.alerts.is_empty() && self.cameras.is_empty()
+    }
+}
+
+impl Store {
+    /// Opens the store, making it where it is missing. One that is damaged is moved aside, with a line in the
+    /// log: crying now matters more than crying then.
+    pub fn open(state_dir: &Path) -> Result<Self, String> {
+        let path = state_dir.join(FILE);
+        match Self::try_open(&path) {
+            Ok(store) => Ok(store),
+            Err(e) if is_damage(&e) => {
+                let aside = move_aside(&path)?;
+                tracing::error!(
+                    "{}: damaged ({e}); moved to {} and a new store begun: events and alerts not delivered \
+                     yet are in there",
+                    path.display(),
+                    aside.display()
+                );
+                Self::try_open(&path).map_err(|e| format!("{}: {e}", path.display()))
+            }
+            Err(e) => Err(format!("{}: {e}", path.display())),
+        }
+    }
+
+    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+        let mut db = Connection::open(path)?;
+        db.busy_timeout(Duration::from_secs(2))?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // An acknowledged event must survive a power cut, not only a crash.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", "ON")?;
+        let sound: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+        if sound != "ok" {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(sound),
+            ));
+        }
+        migrate(&mut db)?;
+        Ok(Self { db })
+    }
+
+    /// Opens an existing store for reading beside a running service.
+    pub fn open_to_read(state_dir: &Path) -> Result<Connection, String> {
+        let path = state_dir.join(FILE);
+        if !path.exists() {
+            return Err(format!(
+                "no store in {} (has the service run with this --state-dir?)",
+                state_dir.display()
+            ));
+        }
+        let open = || {
+            let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            db.busy_timeout(Duration::from_secs(2))?;
+            Ok(db)
+        };
+        open().map_err(|e: rusqlite::Error| format!("{}: {e}", path.display()))
+    }
+
+    /// What each camera's logic had in mind.
+    pub fn cameras(&self) -> rusqlite::Result<HashMap<String, CameraState>> {
+        let mut query = self.db.prepare("SELECT name, state FROM cameras")?;
+        let rows = query.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+        let mut cameras = HashMap::new();
+        for row in rows {
+            let (name, text) = row?;
+            match serde_json::from_str(&text) {
+                Ok(state) => {
+                    cameras.insert(name, state);
+                }
+                Err(e) => tracing::error!("store: state of camera {name} cannot be read ({e}), begun anew"),
+            }
+        }
+        Ok(cameras)
+    }
+
+    /// Stores a batch, all or nothing; each alert is owed to each of `receivers`.
+    pub fn commit(&mut self, batch: &Batch, receivers: &[String]) -> rusqlite::Result<()> {
+        let tx = self.db.transaction()?;
+        for alert in &batch.alerts {
+            insert_alert(&tx, alert, receivers)?;
+        }
+        let mut save = tx.prepare_cached("INSERT OR REPLACE INTO cameras VALUES (?1, ?2)")?;
+        for (name, state) in &batch.cameras {
+            // Plain data with string keys, which JSON can always express.
+            save.execute(params![name, serde_json::to_string(state).unwrap_or_default()])?;
+        }
+        drop(save);
+        tx.commit()
+    }
+
+    /// The oldest delivery still owed to `receiver`, of each camera or of one.
+    pub fn heads(&self, receiver: &str, camera: Option<&str>) -> rusqlite::Result<Vec<Pending>> {
+        let mut query = self.db.prepare_cached(
+            "SELECT d.id, d.camera, a.message_id, a.body FROM deliveries d JOIN alerts a ON a.id = d.alert_id
+             WHERE d.id IN (SELECT min(id) FROM deliveries
+                            WHERE receiver = ?1 AND (?2 IS NULL OR camera = ?2)
+                              AND delivered_us IS NULL AND gave_up IS NULL
+                            GROUP BY camera)",
+        )?;
+        let rows = query.query_map(params![receiver, camera], |r| {
+            Ok(Pending { delivery: r.get(0)?, camera: r.get(1)?, message_id: r.get(2)?, body: r.get(3)? })
+        })?;
+        rows.collect()
+    }
+
+    /// A receiver has confirmed a delivery.
+    pub fn delivered(&mut self, delivery: i64) -> rusqlite::Result<()> {
+        let tx = self.db.transaction()?;
+        let changed = tx.execute(
+            "UPDATE deliveries SET delivered_us = ?2 WHERE id = ?1 AND delivered_us IS NULL",
+            params![delivery, timestamp::now_us()],
+        )?;
+        tx.execute("UPDATE totals SET value = value + ?1 WHERE name = 'delivered'", [changed as i64])?;
+        tx.commit()
+    }
+
+    /// A delivery can never succeed.
+    pub fn give_up(&mut self, delivery: i64, why: &str) -> rusqlite::Result<()> {
+        self.db.execute("UPDATE deliveries SET gave_up = ?2 WHERE id = ?1", params![delivery, why])?;
+        Ok(())
+    }
+
+    /// Deliveries still owed, and those ever confirmed.
+    pub fn counts(&self) -> rusqlite::Result<(u64, u64)> {
+        let pending: i64 = self.db.query_row(
+            "SELECT count(*) FROM deliveries WHERE delivered_us IS NULL AND gave_up IS NULL",
+            [],
+            |r| r.get(0),
+        )?;
+        let delivered: Option<i64> = self
+            .db
+            .query_row("SELECT value FROM totals WHERE name = 'delivered'", [], |r| r.get(0))
+            .optional()?;
+        Ok((pending.unsigned_abs(), delivered.unwrap_or(0).unsigned_abs()))
+    }
+
+    /// Removes what is too old to keep. Deliveries to receivers that are configured are never removed while
+    /// they are owed.
+    pub fn purge(&mut self, receivers: &[String]) -> rusqlite::Result<()> {
+        let before = |age: Duration| timestamp::now_us().saturating_sub(age.as_micros() as i64);
+        let known = serde_json::to_string(receivers).unwrap_or_else(|_| "[]".into());
+        let tx = self.db.transaction()?;
+        let dropped = tx.execute(
+            "DELETE FROM deliveries WHERE delivered_us IS NULL AND gave_up IS NULL
+             AND receiver NOT IN (SELECT value FROM json_each(?1))
+             AND alert_id IN (SELECT id FROM alerts WHERE time_us < ?2)",
+            params![known, before(KEEP_UNKNOWN_RECEIVERS)],
+        )?;
+        tx.execute(
+            "DELETE FROM deliveries WHERE (delivered_us IS NOT NULL OR gave_up IS NOT NULL)
+             AND alert_id IN (SELECT id FROM alerts WHERE time_us < ?1)",
+            [before(KEEP_DELIVERIES)],
+        )?;
+        tx.execute(
+            "DELETE FROM alerts WHERE time_us < ?1 AND id NOT IN (SELECT alert_id FROM deliveries)",
+            [before(KEEP_ALERTS)],
+        )?;
+        tx.commit()?;
+        if dropped > 0 {
+            tracing::warn!(
+                "store: {dropped} old deliveries to receivers that are no longer configured dropped"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn insert_alert(tx: &Transaction, alert: &NewAlert, receivers: &[String]) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO alerts (message_id, event_id, type, camera, time_us, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        alert.message_id,
+        alert.event_id,
+        alert.kind,
+        alert.camera,
+        alert.time_us,
+        alert.body
+    ])?;
+    let id = tx.last_insert_rowid();
+    for receiver in receivers {
+        tx.prepare_cached("INSERT INTO deliveries (alert_id, receiver, camera) VALUES (?1, ?2, ?3)")?
+            .execute(params![id, receiver, alert.camera])?;
+    }
+    Ok(())
+}
+
+fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    let version: usize =
+        tx.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?.unsigned_abs() as usize;
+    if version > MIGRATIONS.len() {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
+            Some(format!(
+                "schema version {version} is newer than this program, which knows {}",
+                MIGRATIONS.len()
+            )),
+        ));
+    }
+    for step in &MIGRATIONS[version..] {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    tx.commit()
+}
+
+fn is_damage(e: &rusqlite::Error) -> bool {
+    matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Renames the database and what belongs to it; the new name tells when.
+fn move_aside(path: &Path) -> Result<PathBuf, String> {
+    let stamp = timestamp::rfc3339(timestamp::now_us()).replace(':', "");
+    let with = |suffix: &str, end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let damaged = format!(".damaged-{stamp}");
+    for end in ["-wal", "-shm", ""] {
+        let from = with("", end);
+        if from.exists() {
+            std::fs::rename(&from, with(&damaged, end)).map_err(|e| format!("{}: {e}", from.display()))?;
+        }
+    }
+    Ok(with(&damaged, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dir(PathBuf);
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("nursery-store-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+    }
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn alert(n: u32, camera: &str) -> NewAlert {
+        NewAlert {
+            message_id: format!("msg_{n}"),
+            event_id: format!("e{n}"),
+            kind: "cry.started",
+            camera: camera.into(),
+            time_us: timestamp::now_us(),
+            body: "{}".into(),
+        }
+    }
+
+    #[test]
+    fn deliveries_are_owed_in_order_per_receiver_and_camera() {
+        let dir = Dir::new("order");
+        let mut store = Store::open(&dir.0).unwrap();
+        let receivers = ["r".to_owned(), "s".to_owned()];
+        let alerts = vec![alert(1, "a"), alert(2, "a"), alert(3, "b")];
+        store.commit(&Batch { alerts, ..Batch::default() }, &receivers).unwrap();
+        assert_eq!(store.counts().unwrap(), (6, 0));
+        let ids = |p: Vec<Pending>| p.into_iter().map(|p| p.message_id).collect::<Vec<_>>();
+        let heads = store.heads("r", None).unwrap();
+        assert_eq!(ids(heads.clone()), ["msg_1", "msg_3"]);
+        store.delivered(heads[0].delivery).unwrap();
+        store.delivered(heads[0].delivery).unwrap();
+        assert_eq!(ids(store.heads("r", Some("a")).unwrap()), ["msg_2"]);
+        assert_eq!(ids(store.heads("s", Some("a")).unwrap()), ["msg_1"]);
+        assert_eq!(store.counts().unwrap(), (5, 1));
+        drop(store);
+        let store = Store::open(&dir.0).unwrap();
+        assert_eq!(store.counts().unwrap(), (5, 1), "and after a restart");
+    }
+
+    #[test]
+    fn a_damaged_store_is_moved_aside_and_a_new_one_begun() {
+        let dir = Dir::new("damage");
+        std::fs::write(dir.0.join(FILE), vec![0x5a; 20_000]).unwrap();
+        let store = Store::open(&dir.0).unwrap();
+        assert_eq!(store.counts().unwrap(), (0, 0));
+        let kept = std::fs::read_dir(&dir.0)
+            .unwrap()
+            .any(|e| e.unwrap().file_name().to_string_lossy().contains("damaged"));
+        assert!(kept);
+    }
+
+    #[test]
+    fn a_store_of_a_newer_version_is_refused_and_kept() {
+        let dir = Dir::new("newer");
+        let db = Connection::open(dir.0.join(FILE)).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+        let error = Store::open(&dir.0).err().unwrap();
+        assert!(error.contains("version 99"), "{error}");
+    }
+
+    #[test]
+    fn old_rows_go_and_what_is_owed_stays() {
+        let dir = Dir::new("purge");
+        let mut store = Store::open(&dir.0).unwrap();
+        let old = |n| NewAlert { time_us: 1_000_000, ..alert(n, "a") };
+        let batch = Batch { alerts: vec![old(1), old(2)], ..Batch::default() };
+        store.commit(&batch, &["known".into(), "unknown".into()]).unwrap();
+        store.delivered(store.heads("known", None).unwrap()[0].delivery).unwrap();
+        store.purge(&["known".into()]).unwrap();
+        assert_eq!(store.counts().unwrap(), (1, 1));
+        assert_eq!(store.heads("known", None).unwrap()[0].message_id, "msg_2");
+        let alerts: i64 = store.db.query_row("SELECT count(*) FROM alerts", [], |r| r.get(0)).unwrap();
+        assert_eq!(alerts, 1);
+    }
+}
