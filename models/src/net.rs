@@ -3,7 +3,7 @@
 //! and in serving (normalisation folded into weights and bias).
 
 use crate::frontend::PLANES;
-use crate::ops::{BatchNormRelu, Conv2d, Conv2dShape, DepthwiseTime, EPSILON, RunningStats};
+use crate::ops::{Add, BatchNormRelu, Conv2d, Conv2dShape, DepthwiseTime, EPSILON, RunningStats};
 use candle_core::{Device, Result, Tensor, Var, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -328,7 +328,7 @@ impl Network {
             };
             let y = y.reshape((batch, time, 1, width))?;
             let y = self.convolve(&format!("block{i}.mix"), self.config.pointwise(time, width), false, &y)?;
-            x = (x + y.reshape((batch, time, width))?)?;
+            x = Add.forward(&x, &y.reshape((batch, time, width))?)?;
         }
         let shape = Conv2dShape { input: (time, 1, width), channels: 1, kernel: (1, 1), stride: (1, 1) };
         let logits = self.convolve("head", shape, false, &x.reshape((batch, time, 1, width))?)?;

@@ -5,10 +5,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::Arc,
@@ -48,10 +45,19 @@ impl TempDir {
         path
     }
 
-    /// An executable shell script.
+    /// An executable shell script. Another process writes it: a descriptor of ours that is open for writing could
+    /// be inherited by what another test is just starting, and the script would be "busy" then.
     fn script(&self, name: &str, body: &str) -> PathBuf {
-        let path = self.write(name, &format!("#!/bin/sh\n{body}\n"));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = self.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writer.stdin.take().unwrap().write_all(format!("#!/bin/sh\n{body}\n").as_bytes()).unwrap();
+        assert!(wait(&mut writer).success());
         path
     }
 }
@@ -515,7 +521,8 @@ fn json_is_the_document_and_its_two_halves() {
     let service = Listener::start(dir.join("sock"), |_, stream| send_status(stream, &nasty()));
     let status: Status = serde_json::from_str(&printed(&mut service.cli(&["status", "--json"]))).unwrap();
     assert_eq!(status, nasty());
-    let half = |command| serde_json::from_str::<Value>(&printed(&mut service.cli(&[command, "--json"]))).unwrap();
+    let half =
+        |command| serde_json::from_str::<Value>(&printed(&mut service.cli(&[command, "--json"]))).unwrap();
     assert_eq!(half("cameras"), json!(nasty().cameras));
     assert_eq!(half("workers"), json!(nasty().workers));
 }
@@ -553,7 +560,8 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
     let service = Listener::start(dir.join("sock"), |request, stream| match request {
         Request::Status {} => send_status(stream, &nasty()),
         _ => loop {
-            let mut line = serde_json::to_vec(&Reply::Logs { lines: vec!["line".into(); 100], lost: 0 }).unwrap();
+            let mut line =
+                serde_json::to_vec(&Reply::Logs { lines: vec!["line".into(); 100], lost: 0 }).unwrap();
             line.push(b'\n');
             if (&*stream).write_all(&line).is_err() {
                 return;
@@ -585,7 +593,9 @@ fn watching_goes_on_while_the_service_restarts() {
     let mut child = nursery(["status", "--watch", "--control-socket"]).arg(&socket).spawn().unwrap();
     let (sender, lines) = std::sync::mpsc::channel();
     let stdout = child.stdout.take().unwrap();
-    thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).all(|l| sender.send(l).is_ok()));
+    thread::spawn(move || {
+        BufReader::new(stdout).lines().map_while(Result::ok).all(|l| sender.send(l).is_ok())
+    });
     let wait_line = |what: &str| {
         let end = Instant::now() + SOON;
         while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -635,7 +645,7 @@ fn events_are_read_where_the_service_or_the_user_says() {
     let out = output(service.cli(&["events"]).arg("--worker-binary").arg(&worker));
     assert_eq!(text(&out.stdout), "events|--state-dir|/where it is|");
     assert_eq!(out.status.code(), Some(7), "not the worker's exit status");
-    let mut command = nursery(["events", "--json", "--camera", "-crib", "--since=10m", "--state-dir", "st"]);
+    let mut command = nursery(["events", "--json", "--camera=-crib", "--since", "10m", "--state-dir", "st"]);
     let out = output(command.arg("--worker-binary").arg(&worker));
     assert_eq!(text(&out.stdout), "events|--state-dir|st|--json|--camera=-crib|--since=10m|");
 }
@@ -644,7 +654,9 @@ fn events_are_read_where_the_service_or_the_user_says() {
 fn installed(dir: &TempDir, to: &str) -> PathBuf {
     let path = dir.join(to);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_nursery"), &path).unwrap();
+    // By another process, for the reason that `script` has.
+    let mut copy = Command::new("cp").arg(env!("CARGO_BIN_EXE_nursery")).arg(&path).spawn().unwrap();
+    assert!(wait(&mut copy).success());
     path
 }
 

@@ -26,12 +26,15 @@ fn a_recording_arrives_whole_and_then_the_process_ends_with_status_0() {
     let dir = TempDir::new();
     let file = dir.file("tone.wav", &wav(8_000, &tone(8_000, 440.0, 60.0)));
     let started = Instant::now();
-    let worker = Worker::capture(&format!(r#"{{"name":"a","source":"file:{file}","realtime":false}}"#), shape());
+    let worker =
+        Worker::capture(&format!(r#"{{"name":"a","source":"file:{file}","realtime":false}}"#), shape());
     let (messages, status) = worker.finish();
     assert!(status.success());
     assert!(started.elapsed() < Duration::from_secs(30), "faster than it plays");
-    let ends: Vec<i64> =
-        messages.iter().filter_map(|m| if let FromWorker::Window(w) = m { Some(w.end_us) } else { None }).collect();
+    let ends: Vec<i64> = messages
+        .iter()
+        .filter_map(|m| if let FromWorker::Window(w) = m { Some(w.end_us) } else { None })
+        .collect();
     // 60 s in hops of half a second, and one more for the lookahead.
     assert_eq!(ends.len(), 121);
     assert!(ends.windows(2).all(|w| w[1] - w[0] == 500_000), "{ends:?}");

@@ -106,9 +106,13 @@ fn a_recording_without_audio_is_an_error() {
 
 #[test]
 fn wrong_usage_is_status_2() {
-    for args in
-        [&[][..], &["--threshold", "1.5", "x"], &["--threshold", "NaN", "x"], &["-", "-"], &["--nonsense", "x"]]
-    {
+    for args in [
+        &[][..],
+        &["--threshold", "1.5", "x"],
+        &["--threshold", "NaN", "x"],
+        &["-", "-"],
+        &["--nonsense", "x"],
+    ] {
         let out = detect(args, b"");
         assert_eq!(out.status.code(), Some(2), "{args:?}");
         assert!(out.stdout.is_empty() && !out.stderr.is_empty(), "{args:?}");

@@ -3,11 +3,13 @@
 //!
 //! All data is `f32`, channel-last and contiguous. Each op runs on the calling thread.
 
+mod add;
 mod conv;
 mod depthwise;
 mod matmul;
 mod norm;
 
+pub use add::Add;
 pub use conv::{Conv2d, Conv2dShape};
 pub use depthwise::DepthwiseTime;
 pub use norm::{BatchNormRelu, EPSILON, RunningStats};

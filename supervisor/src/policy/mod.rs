@@ -489,7 +489,6 @@ impl Policy {
         if changed {
             let (level, text) = match (&report.error, report.state) {
                 (Some(error), _) => (Level::Warn, format!("{name}: {error}")),
-                (None, StreamState::Live) => (Level::Info, format!("{name}: live")),
                 (None, StreamState::Ended) => (Level::Info, format!("{name}: the recording ended")),
                 (None, _) => return Ok(()),
             };

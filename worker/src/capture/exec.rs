@@ -73,7 +73,9 @@ fn spawn(program: &str, args: &[String]) -> Result<Group, String> {
         });
     }
     let child = command.spawn().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => format!("{program}: no such program: install it or give its full path"),
+        std::io::ErrorKind::NotFound => {
+            format!("{program}: no such program: install it or give its full path")
+        }
         std::io::ErrorKind::PermissionDenied => format!("{program}: may not be executed by this user"),
         _ => format!("{program}: cannot be started: {e}"),
     })?;
@@ -110,7 +112,10 @@ async fn listen(command: &str, link: &SourceLink) -> Failure {
                 match timeout_at(due, stdout.read(&mut bytes[filled..])).await {
                     Err(_) => {
                         let what = if heard == 0 { START } else { STALL }.as_secs();
-                        return (true, format!("{program}: has written no audio for {what} s; it was started anew"));
+                        return (
+                            true,
+                            format!("{program}: has written no audio for {what} s; it was started anew"),
+                        );
                     }
                     Ok(Err(e)) => return (false, format!("{program}: its output cannot be read: {e}")),
                     Ok(Ok(0)) => return (false, String::new()),
@@ -219,22 +224,23 @@ mod tests {
 
     #[tokio::test]
     async fn samples_are_read_across_odd_splits() {
-        let events = events_of(
-            r#"sh -c 'printf "\000\100\000"; sleep 0.1; printf "\300"; sleep 5'"#,
-            |got| got.iter().filter(|e| matches!(e, SourceEvent::Audio(_))).count() == 2,
-        )
-        .await;
-        let audio: Vec<f32> =
-            events.iter().flat_map(|e| if let SourceEvent::Audio(a) = e { a.clone() } else { vec![] }).collect();
+        let events =
+            events_of(r#"sh -c 'printf "\000\100\000"; sleep 0.1; printf "\300"; sleep 5'"#, |got| {
+                got.iter().filter(|e| matches!(e, SourceEvent::Audio(_))).count() == 2
+            })
+            .await;
+        let audio: Vec<f32> = events
+            .iter()
+            .flat_map(|e| if let SourceEvent::Audio(a) = e { a.clone() } else { vec![] })
+            .collect();
         assert_eq!(audio, [0.5, -0.5]);
     }
 
     #[tokio::test]
     async fn the_exit_status_and_the_last_words_are_the_error_and_hold_no_password() {
-        let events = events_of(
-            "sh -c 'echo cannot open rtsp://u:hunter2@h/x: refused >&2; exit 3'",
-            |got| errors(got).len() == 2,
-        )
+        let events = events_of("sh -c 'echo cannot open rtsp://u:hunter2@h/x: refused >&2; exit 3'", |got| {
+            errors(got).len() == 2
+        })
         .await;
         let error = errors(&events)[0];
         assert!(error.contains("exit status: 3") && error.contains("refused"), "{error}");

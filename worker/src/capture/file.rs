@@ -138,15 +138,15 @@ mod tests {
     use crate::{capture::source::SourceLink, media::decode::tests::wav};
 
     async fn events_of(bytes: &[u8], count: usize, again: bool) -> Vec<SourceEvent> {
-        let dir = std::env::temp_dir().join(format!("nursery-file-{}-{}", std::process::id(), fastrand::u64(..)));
+        let dir =
+            std::env::temp_dir().join(format!("nursery-file-{}-{}", std::process::id(), fastrand::u64(..)));
         std::fs::write(&dir, bytes).unwrap();
         let (link, mut events, stop) = SourceLink::new();
         let path = dir.clone();
         let task = tokio::spawn(async move { run(path, again, false, &link).await });
         let mut got = Vec::new();
         while got.len() < count
-            && let Some(event) =
-                tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap()
+            && let Some(event) = tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap()
         {
             got.push(event);
         }

@@ -113,7 +113,8 @@ impl Listener {
             }
             SourceEvent::Ended => {
                 let (clock, hop) = (&self.clock, self.hop);
-                self.cutter.finish(self.lookahead, |w| windows.push(captured(&w.samples, w.end, hop, clock, now)));
+                self.cutter
+                    .finish(self.lookahead, |w| windows.push(captured(&w.samples, w.end, hop, clock, now)));
                 self.become_(StreamState::Ended, None)
             }
         }
@@ -148,7 +149,9 @@ impl Listener {
         self.last_audio_us = Some(now.mono_us);
         let position = self.cutter.position() + samples.len() as u64;
         if self.clock.arrived(position, samples.len(), now.wall_us) {
-            tracing::info!("the stream and the host's clock have come apart by over a second: times follow the clock");
+            tracing::info!(
+                "the stream and the host's clock have come apart by over a second: times follow the clock"
+            );
         }
         let (clock, hop, made) = (&self.clock, self.hop, windows.len());
         self.cutter.push(&samples, |w| windows.push(captured(&w.samples, w.end, hop, clock, now)));

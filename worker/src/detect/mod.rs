@@ -69,10 +69,8 @@ pub fn run(args: Args) -> ExitCode {
         eprintln!("nursery detect: `-` is given twice, but standard input can be read only once");
         return ExitCode::from(2);
     }
-    let jobs = args.jobs.map_or_else(
-        || std::thread::available_parallelism().map_or(1, usize::from),
-        usize::from,
-    );
+    let jobs =
+        args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
     let mut detectors = Vec::new();
@@ -92,7 +90,8 @@ pub fn run(args: Args) -> ExitCode {
         end_after_s: args.end_after,
         cooldown_s: 0.0,
     };
-    let mut printer = Printer::new(io::stdout().lock(), args.json, io::stderr().is_terminal(), args.files.len());
+    let mut printer =
+        Printer::new(io::stdout().lock(), args.json, io::stderr().is_terminal(), args.files.len());
     let all_read = pipeline::run(&args.files, &shape, &params, detectors, &mut printer);
     match (all_read, printer.finish()) {
         (true, Ok(())) => ExitCode::SUCCESS,

@@ -179,8 +179,11 @@ impl<W: Write> Output for Printer<W> {
 }
 
 fn style(has_length: bool) -> ProgressStyle {
-    let template =
-        if has_length { "{bar:30} {percent:>3} % {eta:>4} left  {msg}" } else { "{spinner} {elapsed}  {msg}" };
+    let template = if has_length {
+        "{bar:30} {percent:>3} % {eta:>4} left  {msg}"
+    } else {
+        "{spinner} {elapsed}  {msg}"
+    };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 

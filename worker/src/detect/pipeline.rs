@@ -157,7 +157,13 @@ struct Listening<'a> {
 
 impl<'a> Listening<'a> {
     fn new(path: &'a PathBuf, params: &EventParams) -> Self {
-        Self { path, logic: EventLogic::new(*params), transitions: Vec::new(), cries: Vec::new(), failed: None }
+        Self {
+            path,
+            logic: EventLogic::new(*params),
+            transitions: Vec::new(),
+            cries: Vec::new(),
+            failed: None,
+        }
     }
 
     /// True where this was the recording's last item.
@@ -191,7 +197,11 @@ impl<'a> Listening<'a> {
                 for transition in self.transitions.drain(..) {
                     if let Transition::Ended { onset_us, offset_us, peak_score, .. } = transition {
                         let onset_us = onset_us.clamp(0, end);
-                        self.cries.push(Cry { onset_us, offset_us: offset_us.clamp(onset_us, end), score: peak_score });
+                        self.cries.push(Cry {
+                            onset_us,
+                            offset_us: offset_us.clamp(onset_us, end),
+                            score: peak_score,
+                        });
                     }
                 }
                 output.done(self.path, end, summary.corrupt, &self.cries);

@@ -40,8 +40,11 @@ fn decode(
     opened: impl FnOnce(Option<f64>),
     take: &mut dyn FnMut(Vec<Window>) -> bool,
 ) -> Result<Summary, String> {
-    let mut recording =
-        if path.as_os_str() == "-" { Recording::from_bytes(standard_input()?)? } else { Recording::open(path)? };
+    let mut recording = if path.as_os_str() == "-" {
+        Recording::from_bytes(standard_input()?)?
+    } else {
+        Recording::open(path)?
+    };
     opened(recording.duration_s());
     let mut cutter = WindowCutter::new(shape.window as usize, shape.hop as usize);
     let (mut samples, mut total, mut batch, mut more) = (Vec::new(), 0, Vec::new(), true);

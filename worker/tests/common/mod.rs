@@ -26,7 +26,8 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("nursery-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let path =
+            std::env::temp_dir().join(format!("nursery-{}-{:x}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }

@@ -85,9 +85,9 @@ impl AudioDecoder {
         match &mut self.codec {
             Codec::Ulaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::ulaw(b)) / 32_768.0)),
             Codec::Alaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::alaw(b)) / 32_768.0)),
-            Codec::L16 => self.interleaved.extend(
-                data.chunks_exact(2).map(|b| f32::from(i16::from_be_bytes([b[0], b[1]])) / 32_768.0),
-            ),
+            Codec::L16 => self
+                .interleaved
+                .extend(data.chunks_exact(2).map(|b| f32::from(i16::from_be_bytes([b[0], b[1]])) / 32_768.0)),
             Codec::Aac(decoder) => {
                 let packet = Packet::new_from_slice(0, 0, 0, data);
                 match decoder.decode(&packet) {

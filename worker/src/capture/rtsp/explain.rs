@@ -72,7 +72,9 @@ impl Place {
 
     /// A connection to it.
     pub async fn connect(&self) -> Result<TcpStream, String> {
-        TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| self.explain_connect(&e.to_string()))
+        TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(|e| self.explain_connect(&e.to_string()))
     }
 
     /// Finds out whether the host's name is known; addresses always are.
@@ -110,7 +112,9 @@ impl Place {
                 "{self}: no connection within {limit} s: check that the camera is switched on, its address, and firewalls between"
             );
         }
-        format!("{self}: accepts connections but did not answer {request} within {limit} s: restart the camera if it stays so")
+        format!(
+            "{self}: accepts connections but did not answer {request} within {limit} s: restart the camera if it stays so"
+        )
     }
 
     /// There is no audio track among `tracks`.
@@ -142,7 +146,9 @@ impl Place {
     pub fn closed(&self, last_error: Option<&str>) -> String {
         match last_error {
             Some(error) => format!("{self}: the stream ended after corrupt media ({error})"),
-            None => format!("{self}: the server closed the connection: it may have restarted, or serve too many viewers"),
+            None => format!(
+                "{self}: the server closed the connection: it may have restarted, or serve too many viewers"
+            ),
         }
     }
 
@@ -155,14 +161,17 @@ impl Place {
         if let Some(io) = text.strip_prefix("Unable to connect to RTSP server: ") {
             return self.explain_connect(io);
         }
-        if text.starts_with("Error reading from RTSP peer") || text.starts_with("Error writing to RTSP peer") {
+        if text.starts_with("Error reading from RTSP peer") || text.starts_with("Error writing to RTSP peer")
+        {
             if text.contains("EOF while expecting response") {
                 return format!(
                     "{self}: the server closed the connection instead of answering: check that this port speaks RTSP, and how many viewers the camera allows"
                 );
             }
             if text.contains("failed to respond to keepalive") {
-                return format!("{self}: the server stopped answering: it may hang or be cut off from the network");
+                return format!(
+                    "{self}: the server stopped answering: it may hang or be cut off from the network"
+                );
             }
             return format!("{self}: the connection broke off ({text})");
         }
@@ -180,7 +189,9 @@ impl Place {
             401 => format!(
                 "{self}: the camera wants a user name and a password (401): add them to the source or as `username` and `password`"
             ),
-            403 => format!("{self}: the camera does not allow this user to watch (403): check the user's rights there"),
+            403 => format!(
+                "{self}: the camera does not allow this user to watch (403): check the user's rights there"
+            ),
             404 => format!("{self}: there is no stream {} (404): check the path of the source", self.path),
             454 => format!("{self}: the server lost the session (454)"),
             453 | 503 => format!("{self}: the camera is busy ({status}): it may serve too many viewers"),
@@ -189,11 +200,14 @@ impl Place {
                     Transport::Tcp => "udp",
                     Transport::Udp => "tcp",
                 };
-                format!("{self}: the camera does not offer this transport (461): set \"transport\": \"{other}\"")
+                format!(
+                    "{self}: the camera does not offer this transport (461): set \"transport\": \"{other}\""
+                )
             }
             // The answer was fine by its status, but not by its content.
             200..300 => {
-                let what = text.lines().next().and_then(|l| l.split_once(": ")).map_or(text, |(_, what)| what);
+                let what =
+                    text.lines().next().and_then(|l| l.split_once(": ")).map_or(text, |(_, what)| what);
                 format!("{self}: cannot use the server's answer ({})", shorten(what))
             }
             _ => {

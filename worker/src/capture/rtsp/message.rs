@@ -151,6 +151,8 @@ mod tests {
     #[test]
     fn endless_messages_are_refused() {
         assert!(next(&mut BytesMut::from(&vec![b'x'; LONGEST_HEAD + 1][..])).is_err());
-        assert!(next(&mut BytesMut::from(&b"RTSP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n"[..])).is_err());
+        assert!(
+            next(&mut BytesMut::from(&b"RTSP/1.0 200 OK\r\nContent-Length: 99999999\r\n\r\n"[..])).is_err()
+        );
     }
 }

@@ -85,7 +85,8 @@ struct Playing {
 impl Camera {
     fn new(config: &CameraConfig, mut url: Url) -> Self {
         let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let username = if url.username().is_empty() { config.username.clone() } else { Some(decode(url.username())) };
+        let username =
+            if url.username().is_empty() { config.username.clone() } else { Some(decode(url.username())) };
         let password = match url.password() {
             Some(password) => Some(decode(password)),
             None => config.password.as_ref().map(|p| p.expose().to_owned()),
@@ -121,7 +122,8 @@ impl Camera {
         if stale.num_sessions == 0 {
             return;
         }
-        let left = stale.max_expires.map_or(STALE, |at| at.saturating_duration_since(Instant::now())).min(STALE);
+        let left =
+            stale.max_expires.map_or(STALE, |at| at.saturating_duration_since(Instant::now())).min(STALE);
         tracing::info!(
             "{}: waiting up to {:.0} s for the server to forget {} old session(s)",
             self.place,
@@ -146,8 +148,7 @@ impl Camera {
             .creds(credentials)
             .user_agent(user_agent)
             .session_group(Arc::clone(&self.group));
-        let mut session =
-            Session::describe(url, options).await.map_err(explain(Phase::Describe))?;
+        let mut session = Session::describe(url, options).await.map_err(explain(Phase::Describe))?;
         let (index, decoder) = self.choose_audio(session.streams())?;
         *phase = Phase::Setup;
         let mut setup = SetupOptions::default().frame_format(FrameFormat::MP4);

@@ -70,14 +70,18 @@ impl Verifier {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
         let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
         match (cause, seen) {
-            (Some(rustls::Error::InvalidCertificate(_)), Some(seen)) if self.fingerprint.is_some() => format!(
-                "TLS: the camera's certificate is not the one in the configuration: its SHA-256 is {seen}; if the camera was reset or replaced, set \"tls_fingerprint\" to that, otherwise somebody is in between"
-            ),
+            (Some(rustls::Error::InvalidCertificate(_)), Some(seen)) if self.fingerprint.is_some() => {
+                format!(
+                    "TLS: the camera's certificate is not the one in the configuration: its SHA-256 is {seen}; if the camera was reset or replaced, set \"tls_fingerprint\" to that, otherwise somebody is in between"
+                )
+            }
             (Some(rustls::Error::InvalidCertificate(why)), Some(seen)) => format!(
                 "TLS: the camera's certificate is not trusted ({}); if it is the camera's own, set \"tls_fingerprint\" to {seen} after comparing it with the camera's",
                 describe(why)
             ),
-            (Some(e), _) => format!("TLS: the handshake failed ({e}): check that this port speaks TLS, version 1.2 or newer"),
+            (Some(e), _) => format!(
+                "TLS: the handshake failed ({e}): check that this port speaks TLS, version 1.2 or newer"
+            ),
             (None, _) => format!("TLS: the handshake failed ({error}): check that this port speaks TLS"),
         }
     }

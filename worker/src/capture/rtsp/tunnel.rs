@@ -45,11 +45,10 @@ impl Tunnel {
         let here = listener.local_addr().map_err(|e| failed(e.to_string()))?;
         let base = format!("rtsp://{here}");
         let query = camera.query().map(|q| format!("?{q}")).unwrap_or_default();
-        let url = Url::parse(&format!("{base}{}{query}", camera.path())).map_err(|e| failed(e.to_string()))?;
+        let url =
+            Url::parse(&format!("{base}{}{query}", camera.path())).map_err(|e| failed(e.to_string()))?;
         let mut secret = [0; 16];
-        ring::rand::SystemRandom::new()
-            .fill(&mut secret)
-            .map_err(|_| failed("no random numbers".into()))?;
+        ring::rand::SystemRandom::new().fill(&mut secret).map_err(|_| failed("no random numbers".into()))?;
         let user_agent: String = secret.iter().map(|b| format!("{b:02x}")).collect();
         let mut target = camera.clone();
         target.set_path("");
@@ -224,7 +223,8 @@ mod tests {
         }
     }
 
-    const DESCRIBE: &str = "DESCRIBE rtsp://127.0.0.1:40000/a?b RTSP/1.0\r\nUser-Agent: token\r\nCSeq: 1\r\n\r\n";
+    const DESCRIBE: &str =
+        "DESCRIBE rtsp://127.0.0.1:40000/a?b RTSP/1.0\r\nUser-Agent: token\r\nCSeq: 1\r\n\r\n";
     const UNAUTHORIZED: &str = "RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Digest realm=\"x\", nonce=\"n\"\r\n\r\n";
 
     #[test]

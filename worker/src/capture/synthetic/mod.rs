@@ -63,7 +63,7 @@ impl Scene {
                 scene.room = Some((Pink::default(), 0.0015));
             }
             Synthetic::NoiseCry => {
-                scene.crying = Some((Crying::new(rng.fork(), 8.0), 0.13));
+                scene.crying = Some((Crying::new(rng.fork(), 8.0), 0.26));
                 scene.machine = Some((Brown::default(), 0.06, 0.025));
             }
             Synthetic::Babble => {
@@ -103,12 +103,20 @@ fn fnv1a(text: &str) -> u64 {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use nursery_models::{
+        Detector,
+        events::{EventLogic, EventParams, Transition},
+        window::WindowCutter,
+    };
+    use nursery_shared::config::DetectionConfig;
+
     use super::*;
     use crate::media::level::dbfs;
 
     /// The first seconds of a scene.
-    pub fn seconds(kind: Synthetic, camera: &str, seconds: usize) -> Vec<f32> {
+    fn seconds(kind: Synthetic, camera: &str, seconds: usize) -> Vec<f32> {
         let mut out = vec![0.0; seconds * SAMPLE_RATE as usize];
         Scene::new(kind, camera).play(&mut out);
         out
@@ -121,6 +129,57 @@ pub mod tests {
             assert!(first == seconds(kind, "nursery", 8));
             assert!(first != seconds(kind, "hall", 8));
         }
+    }
+
+    /// Onsets in seconds of what the embedded detector announces with default settings.
+    fn announced(kind: Synthetic, camera: &str) -> Vec<f64> {
+        let mut detector = Detector::embedded().unwrap();
+        let shape = crate::info::shape(&detector);
+        let detection = DetectionConfig::default();
+        let mut logic = EventLogic::new(EventParams {
+            threshold: detection.threshold as f32,
+            min_duration_s: detection.min_duration_s,
+            end_after_s: detection.end_after_s,
+            cooldown_s: detection.cooldown_s,
+        });
+        let us = |samples: i64| samples * 1_000_000 / i64::from(SAMPLE_RATE);
+        let mut transitions = Vec::new();
+        let mut cutter = WindowCutter::new(shape.window as usize, shape.hop as usize);
+        cutter.push(&seconds(kind, camera, 60), |window| {
+            let scores = detector.score_batch(&[&window.samples]).unwrap().remove(0);
+            let first = window.end as i64 - i64::from(shape.lookahead + shape.hop);
+            for (k, score) in scores.into_iter().enumerate() {
+                let start = us(first + k as i64 * i64::from(shape.frame_step));
+                logic.push(start, us(i64::from(shape.frame_step)) as u32, score, &mut transitions);
+            }
+        });
+        let onset = |t: &Transition| match t {
+            Transition::Started { onset_us, .. } => Some(*onset_us as f64 / 1e6),
+            Transition::Ended { .. } => None,
+        };
+        transitions.iter().filter_map(onset).collect()
+    }
+
+    #[test]
+    fn the_embedded_detector_announces_the_cries_and_nothing_else() {
+        for camera in ["nursery", "hall", "bedroom", "cry", "noise-cry", "babble"] {
+            let cries = announced(Synthetic::Cry, camera);
+            assert!((2.8..4.5).contains(&cries[0]), "{camera}: {cries:?}");
+            let in_noise = announced(Synthetic::NoiseCry, camera);
+            assert!((7.5..11.0).contains(&in_noise[0]), "{camera}: {in_noise:?}");
+            for kind in [Synthetic::Babble, Synthetic::Noise, Synthetic::Silence] {
+                assert_eq!(announced(kind, camera), [0.0; 0], "{kind:?} {camera}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_cry_in_the_noise_machine_is_about_as_loud_as_the_noise() {
+        let both = seconds(Synthetic::NoiseCry, "nursery", 16);
+        let rate = SAMPLE_RATE as usize;
+        let (noise, cry) = (dbfs(&both[..7 * rate]), dbfs(&both[8 * rate..16 * rate]));
+        let cry_alone = 10.0 * (10_f32.powf(cry / 10.0) - 10_f32.powf(noise / 10.0)).log10();
+        assert!((-3.0..=3.0).contains(&(cry_alone - noise)), "{} dB", cry_alone - noise);
     }
 
     #[test]

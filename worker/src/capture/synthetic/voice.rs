@@ -96,7 +96,8 @@ impl<const N: usize> Voice<N> {
         let mut power = 0.0;
         for k in 1..=count {
             let hz = pose.pitch * k as f32;
-            let amplitude = 10_f32.powf(pose.tilt_db / 20.0 * (k as f32).log2()) * response(&pose.formants, hz);
+            let amplitude =
+                10_f32.powf(pose.tilt_db / 20.0 * (k as f32).log2()) * response(&pose.formants, hz);
             power += amplitude * amplitude / 2.0;
             self.targets.push(amplitude);
         }
