@@ -193,7 +193,8 @@ impl Network {
         Ok(Self { config: config.clone(), frames, mels, layers, head_bias, vars: BTreeMap::new() })
     }
 
-    /// A network that learns, with weights from `normal(fan_in)` (He initialisation is the caller's draw).
+    /// A network that learns; `normal` draws from the standard normal distribution, and the weights of each
+    /// layer are scaled by its fan-in (He et al., 2015).
     pub fn training(
         config: &NetConfig,
         frames: usize,

@@ -20,50 +20,57 @@ fn samples(seconds: f32) -> usize {
     (seconds * RATE as f32) as usize
 }
 
-/// A rendered cry: bursts of about a second with breaths between them. Voiced with falling harmonics, the pitch
-/// rises and falls around 450 Hz, the mouth's resonances near 1.1, 2.2 and 3.7 kHz.
+/// A rendered cry: bursts of about a second with short breaths between them. A hoarse voice whose pitch rises
+/// quickly to about 500 Hz and falls slowly, with the resonances of a small mouth.
 pub fn cry(seconds: f32) -> Vec<i16> {
-    const BURST: f32 = 1.05;
-    const BREATH: f32 = 0.35;
     let mut random = fastrand::Rng::with_seed(7);
-    let mut phase = 0.0_f32;
-    let (mut pitch_of_burst, mut burst) = (1.0, usize::MAX);
-    let resonance = |f: f32| {
-        [(1100.0, 350.0, 1.0), (2200.0, 500.0, 0.6), (3700.0, 700.0, 0.5)]
-            .iter()
-            .map(|(centre, width, gain)| gain / (1.0 + ((f - centre) / width).powi(2)))
-            .sum::<f32>()
-            + 0.12
-    };
-    let wave: Vec<f32> = (0..samples(seconds))
-        .map(|i| {
-            let t = i as f32 / RATE as f32;
-            let now = (t / (BURST + BREATH)) as usize;
-            if now != burst {
-                burst = now;
-                pitch_of_burst = 0.92 + 0.16 * random.f32();
-            }
-            let inside = t - now as f32 * (BURST + BREATH);
-            let breath_noise = (random.f32() - 0.5) * 0.02;
-            if inside > BURST {
-                return breath_noise;
-            }
-            let x = inside / BURST;
-            let rise_and_fall = (std::f32::consts::PI * x).sin();
-            let shiver = 1.0 + 0.012 * (TAU * 7.0 * t).sin() + 0.004 * (random.f32() - 0.5);
-            let pitch = pitch_of_burst * (380.0 + 130.0 * rise_and_fall.powf(0.6)) * shiver;
-            phase = (phase + pitch / RATE as f32).fract();
-            let loudness = (x / 0.08).min(1.0) * ((1.0 - x) / 0.2).min(1.0);
-            let voice: f32 = (1..=16)
-                .map(|k| k as f32)
-                .filter(|k| k * pitch < 7200.0)
-                .map(|k| (TAU * k * phase).sin() * resonance(k * pitch) / k.sqrt())
-                .sum();
-            loudness * (voice + 0.15 * (random.f32() - 0.5)) + breath_noise
-        })
-        .collect();
+    let mut wave: Vec<f32> = Vec::with_capacity(samples(seconds));
+    while wave.len() < samples(seconds) {
+        burst(&mut random, &mut wave);
+        let breath = samples(0.2 + 0.15 * random.f32());
+        wave.extend((0..breath).map(|_| (random.f32() - 0.5) * 0.02));
+    }
+    wave.truncate(samples(seconds));
     let peak = wave.iter().fold(1e-6_f32, |m, s| m.max(s.abs()));
-    wave.iter().map(|s| (s / peak * 0.5 * 32767.0) as i16).collect()
+    wave.iter().map(|s| (s / peak * 0.6 * 32767.0) as i16).collect()
+}
+
+fn burst(random: &mut fastrand::Rng, wave: &mut Vec<f32>) {
+    let length = samples(0.8 + 0.4 * random.f32());
+    let top = 440.0 + 100.0 * random.f32();
+    let (summit, hoarse) = (0.2 + 0.25 * random.f32(), 0.1 + 0.5 * random.f32());
+    let (mut phase, mut jitter, mut beat) = (0.0_f32, 0.0, 1.0);
+    for i in 0..length {
+        let (x, t) = (i as f32 / length as f32, i as f32 / RATE as f32);
+        let effort = (std::f32::consts::PI * x).sin().sqrt();
+        let melody = match x < summit {
+            true => 0.8 + 0.2 * (x / summit),
+            false => 1.0 - 0.28 * (x - summit) / (1.0 - summit),
+        };
+        let pitch = top * melody * (1.0 + 0.015 * (TAU * 6.5 * t).sin()) * (1.0 + jitter);
+        let before = phase;
+        phase = (phase + pitch / RATE as f32).fract();
+        if phase < before {
+            // No two beats of the vocal folds are alike.
+            jitter = 0.7 * jitter + 0.015 * hoarse * (random.f32() - 0.5);
+            beat = 1.0 - hoarse * effort * random.f32();
+        }
+        let voice: f32 = (1..=16)
+            .map(|k| k as f32)
+            .filter(|k| k * pitch < 7200.0)
+            .map(|k| (TAU * k * phase).sin() * resonance(k * pitch) * k.powf(-0.8))
+            .sum();
+        let loudness = (t / 0.05).min(1.0) * ((1.0 - x) / 0.18).min(1.0) * (0.6 + 0.4 * effort);
+        wave.push(loudness * (beat * voice + 0.1 * (random.f32() - 0.5)));
+    }
+}
+
+fn resonance(frequency: f32) -> f32 {
+    let one = |centre: f32, width: f32, gain: f32| gain / (1.0 + ((frequency - centre) / width).powi(2));
+    0.1 + one(1150.0, 300.0, 1.0)
+        + one(2950.0, 450.0, 0.8)
+        + one(3600.0, 600.0, 0.7)
+        + one(5200.0, 900.0, 0.3)
 }
 
 /// The directory of the audio corpus, where there is one: `NURSERY_AUDIO`, or `shared/audio` beside the

@@ -37,6 +37,9 @@ pub struct Clip {
     pub stretches: Vec<Stretch>,
 }
 
+/// Samples of a clip and where it cries.
+type Decoded = (Vec<i16>, Vec<Stretch>);
+
 /// All clips of some splits.
 #[derive(Debug, Default)]
 pub struct Corpus {
@@ -60,7 +63,7 @@ impl Corpus {
         let total = clips.len();
         let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let failure: Mutex<Option<String>> = Mutex::new(None);
-        let decoded: Mutex<BTreeMap<usize, (Vec<i16>, Vec<Stretch>)>> = Mutex::new(BTreeMap::new());
+        let decoded: Mutex<BTreeMap<usize, Decoded>> = Mutex::new(BTreeMap::new());
         std::thread::scope(|scope| {
             for _ in 0..threads.max(1) {
                 scope.spawn(|| {

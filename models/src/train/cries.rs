@@ -178,7 +178,8 @@ mod tests {
         let samples: Vec<i16> = (0..16_000 * 8)
             .map(|i| {
                 let t = i as f32 / 16_000.0;
-                let tone: f32 = (1..6).map(|k| (6.283 * 420.0 * k as f32 * t).sin() / k as f32).sum();
+                let tone: f32 =
+                    (1..6).map(|k| (std::f32::consts::TAU * 420.0 * k as f32 * t).sin() / k as f32).sum();
                 let cry = if (2.0..3.5).contains(&t) { 0.2 * tone } else { 0.0 };
                 let burst = if (5.5..6.5).contains(&t) { 0.3 * noise(&mut state) } else { 0.0 };
                 ((cry + burst + 0.002 * noise(&mut state)) * 32_767.0) as i16

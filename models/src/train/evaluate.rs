@@ -4,6 +4,7 @@
 use super::corpus::Corpus;
 use super::mixture::Mixer;
 use crate::detector::{Detector, ModelError};
+use crate::events::{EventLogic, EventParams};
 use crate::window::{Window, WindowCutter};
 use std::collections::BTreeMap;
 
@@ -29,18 +30,43 @@ pub fn score_recording(detector: &mut Detector, samples: &[f32]) -> Result<Vec<f
     Ok(frames)
 }
 
-/// Highest mean log-odds over any `run` frames in a row: a clip counts as crying when it reaches that of the
-/// threshold.
-pub fn clip_log_odds(frames: &[f32], run: usize) -> f32 {
+/// The event settings of an untouched configuration.
+const EVENTS: EventParams =
+    EventParams { threshold: 0.5, min_duration_s: 0.6, end_after_s: 5.0, cooldown_s: 60.0 };
+/// Log-odds that no clip goes beyond.
+const LIMIT: f32 = 14.0;
+
+/// Whether an event is announced when every frame's log-odds are lowered by `by`.
+fn announces(log_odds: &[f32], step_us: u32, by: f32) -> bool {
+    let mut logic = EventLogic::new(EVENTS);
+    let mut out = Vec::new();
+    log_odds.iter().enumerate().any(|(i, z)| {
+        let start = i as i64 * i64::from(step_us);
+        logic.push(start, step_us, 1.0 / (1.0 + (by - z).exp()), &mut out);
+        !out.is_empty()
+    })
+}
+
+/// The operating point, in log-odds, up to which the event logic with its default settings announces an event in
+/// a recording with these frames.
+pub fn clip_log_odds(frames: &[f32], step_us: u32) -> f32 {
     let odds: Vec<f32> = frames
         .iter()
         .map(|&p| {
-            let p = p.clamp(1e-6, 1.0 - 1e-6);
-            (p / (1.0 - p)).ln()
+            let p = f64::from(p).clamp(1e-6, 1.0 - 1e-6);
+            (p / (1.0 - p)).ln() as f32
         })
         .collect();
-    let run = run.clamp(1, odds.len().max(1));
-    odds.windows(run).map(|w| w.iter().sum::<f32>() / run as f32).fold(-20.0, f32::max)
+    let (mut low, mut high) = (-LIMIT, LIMIT);
+    for _ in 0..16 {
+        let middle = (low + high) / 2.0;
+        if announces(&odds, step_us, middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Score of one clip.
@@ -60,7 +86,8 @@ pub struct ClipScore {
 
 /// Scores every clip of a corpus.
 pub fn score_clips(detector: &mut Detector, corpus: &Corpus) -> Result<Vec<ClipScore>, ModelError> {
-    let run = (0.6 * detector.info().sample_rate as f32 / detector.info().frame_step as f32) as usize;
+    let info = detector.info();
+    let step_us = (info.frame_step as u64 * 1_000_000 / u64::from(info.sample_rate.max(1))) as u32;
     let mut scores = Vec::new();
     for clip in &corpus.clips {
         let samples: Vec<f32> = clip.samples.iter().map(|&x| f32::from(x) / 32_768.0).collect();
@@ -70,7 +97,7 @@ pub fn score_clips(detector: &mut Detector, corpus: &Corpus) -> Result<Vec<ClipS
             source: clip.source.clone(),
             path: clip.path.clone(),
             is_cry: clip.is_cry,
-            log_odds: clip_log_odds(&frames, run),
+            log_odds: clip_log_odds(&frames, step_us),
         });
     }
     Ok(scores)
@@ -194,12 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_peak_does_not_make_a_clip() {
+    fn a_clip_scores_what_its_sustained_crying_reaches() {
         let mut frames = vec![0.01; 40];
         frames[20] = 0.99;
-        assert!(clip_log_odds(&frames, 12) < 0.0);
+        assert!(clip_log_odds(&frames, 50_000) < 0.0);
         frames[10..30].fill(0.9);
-        assert!(clip_log_odds(&frames, 12) > 1.0);
-        assert!(clip_log_odds(&[], 12) < 0.0);
+        let score = clip_log_odds(&frames, 50_000);
+        assert!((score - 9f32.ln()).abs() < 0.1, "{score}");
+        assert!(clip_log_odds(&[], 50_000) < -10.0);
     }
 }

@@ -187,8 +187,9 @@ impl<'a> Mixer<'a> {
     fn background(&mut self, rng: &mut StdRng) -> Vec<f32> {
         let n = self.window;
         match rng.random_range(0..100) {
-            0..35 => signal::machine(rng, &mut self.planner, n),
-            35..45 => {
+            0..28 => signal::machine(rng, &mut self.planner, n),
+            28..36 => signal::drone(rng, &mut self.planner, n),
+            36..45 => {
                 let mut x = signal::machine(rng, &mut self.planner, n);
                 let level = gain(rng.random_range(-15.0..-3.0));
                 let bed = self.bed(rng);
@@ -305,6 +306,13 @@ impl<'a> Mixer<'a> {
 
     /// Some other sound, often moved into the pitch range of crying.
     fn other_sound(&mut self, rng: &mut StdRng) -> Sound {
+        if rng.random_bool(0.1) {
+            let length = rng.random_range(8_000..self.window * 3 / 2);
+            let samples = signal::signal(rng, length);
+            let mut sound = Sound { marks: vec![Mark::Other; samples.len()], samples };
+            self.treat(rng, &mut sound);
+            return sound;
+        }
         let clip = self.other_clip(rng, 0.75);
         let length = rng.random_range(8_000..self.window * 3 / 2);
         let start = rng.random_range(0..clip.samples.len().saturating_sub(length).max(1));

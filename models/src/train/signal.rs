@@ -68,6 +68,78 @@ pub fn machine(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, n: usize) ->
     }
 }
 
+/// A drone with unit level: a few steady or slowly wandering tones (mains hum, coil whine, howling wind through
+/// a gap) over soft noise. Tonal like crying, but it neither bursts nor breathes.
+pub fn drone(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, n: usize) -> Vec<f32> {
+    let slope = rng.random_range(0.0..2.0);
+    let mut x = noise(rng, planner, n, slope);
+    let base = 50.0 * 2f32.powf(rng.random_range(0.0..5.5));
+    let wander = if rng.random_bool(0.5) { rng.random_range(0.005..0.08f32) } else { 0.0 };
+    let partials = rng.random_range(1..7);
+    let level = gain(rng.random_range(-8.0..14.0));
+    // Howls are narrow noise: the phase diffuses.
+    let diffusion = if rng.random_bool(0.4) { rng.random_range(0.005..0.1f32) } else { 0.0 };
+    for k in 1..=partials {
+        let ratio = if rng.random_bool(0.7) { k as f32 } else { rng.random_range(0.5..6.0) };
+        let amplitude = level * rng.random_range(0.1..1.0f32);
+        let (rate, depth) = (rng.random_range(0.05..1.2f32), rng.random_range(0.0..0.9f32));
+        let (mut phase, start) = (rng.random_range(0.0..TAU), rng.random_range(0.0..TAU));
+        if base * ratio > 7_000.0 {
+            continue;
+        }
+        for (i, x) in x.iter_mut().enumerate() {
+            let slow = (TAU * rate * i as f32 / RATE + start).sin();
+            phase += TAU * base * ratio * (1.0 + wander * slow) / RATE;
+            if diffusion > 0.0 {
+                phase += diffusion * (rng.random::<f32>() - 0.5);
+            }
+            if phase > TAU {
+                phase -= TAU;
+            }
+            *x += amplitude * (1.0 + depth * slow) * phase.sin();
+        }
+    }
+    let scale = 1.0 / rms(&x);
+    x.iter_mut().for_each(|x| *x *= scale);
+    x
+}
+
+/// Artificial signals that people hear at night: beeps, two-tone chimes, sirens, horns, creaks and whistles.
+pub fn signal(rng: &mut StdRng, n: usize) -> Vec<f32> {
+    let base = 250.0 * 2f32.powf(rng.random_range(0.0..3.5));
+    let partials = rng.random_range(1..5);
+    let tilt = rng.random_range(0.2..1.0f32);
+    let kind = rng.random_range(0..4);
+    let rate = rng.random_range(0.2..5.0f32);
+    let depth = rng.random_range(0.1..0.6f32);
+    let duty = rng.random_range(0.2..0.9f32);
+    let slide = rng.random_range(-0.8..0.8f32);
+    let (mut phase, mut level) = (0.0f32, 0.0f32);
+    (0..n)
+        .map(|i| {
+            let t = i as f32 / RATE;
+            let turn = (t * rate).fract();
+            let (hz, on) = match kind {
+                // Beeps.
+                0 => (base, turn < duty),
+                // Two tones in turn.
+                1 => (if turn < 0.5 { base } else { base * (1.0 + depth) }, true),
+                // A siren that glides up and down.
+                2 => (base * (1.0 + depth * (TAU * turn).sin()), true),
+                // A creak or whistle that slides and stops.
+                _ => (base * (1.0 + slide * turn), turn < duty),
+            };
+            level += 0.01 * (if on { 1.0 } else { 0.0 } - level);
+            phase = (phase + TAU * hz / RATE) % (TAU * 16.0);
+            let tone: f32 = (1..=partials)
+                .filter(|k| hz * (*k as f32) < 7_500.0)
+                .map(|k| (phase * k as f32).sin() * tilt.powi(k - 1))
+                .sum();
+            0.1 * level * tone
+        })
+        .collect()
+}
+
 /// Multiplies the spectrum by `response(hz)`; circular, so the ends wrap.
 pub fn filter(planner: &mut RealFftPlanner<f32>, x: &mut [f32], response: impl Fn(f32) -> f32) {
     let n = x.len();
@@ -251,6 +323,8 @@ mod tests {
         for seed in 0..20 {
             let rng = &mut StdRng::seed_from_u64(seed);
             let mut x = machine(rng, &mut planner, 48_000);
+            let more = drone(rng, &mut planner, 48_000);
+            x.iter_mut().zip(more).zip(signal(rng, 48_000)).for_each(|((x, a), b)| *x += a + b);
             x.iter_mut().for_each(|x| *x *= 0.1);
             reverberate(rng, &mut planner, &mut x, 0.5);
             colour(rng, &mut planner, &mut x, 8.0);

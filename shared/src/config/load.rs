@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use super::{AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, Source, SourceText};
@@ -154,6 +155,9 @@ fn validate_camera(camera: &mut CameraConfig, base: &Path) -> Result<(), KeyProb
         let found = existing(path, base).map_err(|e| ("source", e))?;
         camera.source = SourceText::new(format!("file:{found}"));
     }
+    if let Source::Exec(command) = &source {
+        splits(command).map_err(|e| ("source", e))?;
+    }
     if let Some(threshold) = camera.threshold {
         probability(threshold).map_err(|e| ("threshold", e))?;
     }
@@ -175,7 +179,10 @@ fn validate_camera(camera: &mut CameraConfig, base: &Path) -> Result<(), KeyProb
         }
         let hex: String = fingerprint.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
         if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(("tls_fingerprint", "expected a SHA-256 in hex: 64 digits, with or without colons".into()));
+            return Err((
+                "tls_fingerprint",
+                "expected a SHA-256 in hex: 64 digits, with or without colons".into(),
+            ));
         }
         *fingerprint = hex;
     }
@@ -224,12 +231,18 @@ fn validate_alert(alert: &mut AlertConfig, base: &Path) -> Result<(), KeyProblem
                 if secret.expose().is_empty() {
                     return Err(("secret", "is empty".into()));
                 }
+                if let Some(text) = secret.expose().strip_prefix("whsec_")
+                    && BASE64_STANDARD.decode(text).is_err()
+                {
+                    return Err(("secret", "expected base64 after `whsec_`".into()));
+                }
             }
         }
         Exec => {
             if alert.command.as_deref().is_none_or(|c| c.trim().is_empty()) {
                 return Err(("command", "is missing, an alert of type exec needs one".into()));
             }
+            splits(alert.command.as_deref().unwrap_or_default()).map_err(|e| ("command", e))?;
         }
         Sound => {
             if let Some(file) = &mut alert.file {
@@ -239,6 +252,14 @@ fn validate_alert(alert: &mut AlertConfig, base: &Path) -> Result<(), KeyProblem
         Log => {}
     }
     Ok(())
+}
+
+/// A command must be words like a shell makes them; it may hold secrets, so it is not repeated.
+fn splits(command: &str) -> Result<(), String> {
+    match shlex::split(command) {
+        Some(words) if !words.is_empty() => Ok(()),
+        _ => Err("the command cannot be split into words, a quote is open".into()),
+    }
 }
 
 fn probability(value: f64) -> Result<(), String> {
@@ -269,6 +290,10 @@ fn resolve(secret: &mut Secret, base: &Path) -> Result<(), String> {
         *secret = Secret::new(value);
     } else if let Some(path) = secret.expose().strip_prefix("file:") {
         let found = existing(Path::new(path), base)?;
+        // A pipe would be waited for.
+        if !std::fs::metadata(&found).is_ok_and(|m| m.is_file()) {
+            return Err(format!("{path}: not a regular file"));
+        }
         let value = read_capped(Path::new(&found), MAX_SECRET).map_err(|e| format!("{path}: {e}"))?;
         *secret = Secret::new(value.trim_end_matches(['\r', '\n']));
     }
@@ -343,6 +368,15 @@ mod tests {
             ),
             (alert(r#"{"type": "log", "url": "http://h/"}"#), "alerts[0].url"),
             (alert(r#"{"type": "exec"}"#), "alerts[0].command"),
+            (
+                alert(r#"{"type": "exec", "command": "mail 'x"}"#),
+                "alerts[0].command: the command cannot be split",
+            ),
+            (
+                alert(r#"{"type": "webhook", "url": "http://h/", "secret": "whsec_!!"}"#),
+                "alerts[0].secret: expected base64",
+            ),
+            (r#"[{"name": "a", "source": "exec:ffmpeg 'x"}]"#.to_owned(), "cameras[0].source: the command"),
         ];
         for (text, expected) in cases {
             let e = load(&text).expect_err(&text);

@@ -150,9 +150,9 @@ fn event_line(json: &str) -> String {
     let data = &event["data"];
     let mut line =
         format!("{}  {:<14}  {}", text(&event["timestamp"]), text(&event["type"]), text(&data["camera"]));
-    for (key, label, unit) in
-        [("score", "score", ""), ("peak_score", "peak", ""), ("duration_s", "lasted", " s")]
-    {
+    let score =
+        if data["peak_score"].is_null() { ("score", "score", "") } else { ("peak_score", "peak", "") };
+    for (key, label, unit) in [score, ("duration_s", "lasted", " s")] {
         if let Some(value) = data[key].as_f64() {
             line += &format!("  {label} {value:.2}{unit}");
         }

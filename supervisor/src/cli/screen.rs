@@ -16,8 +16,10 @@ pub fn size() -> Option<(usize, usize)> {
     Some(size.filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or((table::WIDTH, 24)))
 }
 
-/// `text` in at most these columns, and one row less than there are, which the cursor needs.
+/// `text` in one column less than there are, since some terminals wrap as soon as the last one is filled, and one
+/// row less, which the cursor needs.
 pub fn fit(text: &str, (columns, rows): (usize, usize)) -> String {
+    let columns = columns.saturating_sub(1);
     let most = rows.saturating_sub(1).max(1);
     let all: Vec<&str> = text.lines().collect();
     let shown = if all.len() > most { most - 1 } else { all.len() };
@@ -36,7 +38,7 @@ mod tests {
     fn what_does_not_fit_is_cut_and_counted() {
         let text = "one\ntwo\nthree and more\nfour\nfive";
         assert_eq!(fit(text, (100, 24)), text);
-        assert_eq!(fit(text, (5, 6)), "one\ntwo\nthre…\nfour\nfive");
+        assert_eq!(fit(text, (6, 6)), "one\ntwo\nthre…\nfour\nfive");
         assert_eq!(fit(text, (100, 4)), "one\ntwo\n… 3 more lines");
         for size in [(0, 0), (1, 1), (3, 2)] {
             assert!(fit(text, size).lines().count() <= 1, "{size:?}");

@@ -72,7 +72,7 @@ impl Policy {
             camera.dropped += 1;
             if camera.dropped.is_power_of_two() {
                 let text = format!(
-                    "capture:{}: {} windows dropped so far: inference does not keep up \
+                    "capture:{}: {} windows dropped so far: they come faster than they are scored \
                      (more --inference-workers, or fewer cameras)",
                     camera.config.name, camera.dropped
                 );

@@ -156,6 +156,7 @@ pub struct Policy {
     latency: LatencyWindow,
     pool: pool::Sizer,
     stopping: Option<operate::Stopping>,
+    finished: bool,
     actions: Vec<Action>,
 }
 
@@ -188,6 +189,7 @@ impl Policy {
             quarantined: 0,
             latency: LatencyWindow::default(),
             stopping: None,
+            finished: false,
             actions: Vec::new(),
         };
         policy.sink = policy.add_worker("sink".into(), Role::Sink, None);
@@ -470,8 +472,9 @@ impl Policy {
         }
     }
 
-    fn on_camera(&mut self, slot: u32, report: CameraReport) -> Result<(), String> {
+    fn on_camera(&mut self, slot: u32, mut report: CameraReport) -> Result<(), String> {
         let now = self.now;
+        report.error = report.error.map(|e| presentable(&e));
         let Some(worker) = self.workers.get_mut(&slot) else { return Ok(()) };
         worker.ended |= report.state == StreamState::Ended;
         let name = worker.name.clone();
@@ -543,4 +546,12 @@ impl Policy {
             }
         }
     }
+}
+
+/// Longest error text of a camera that is shown.
+const MAX_ERROR: usize = 500;
+
+/// A text from a worker, of bounded length and without anything that would move a terminal's cursor.
+fn presentable(text: &str) -> String {
+    text.chars().take(MAX_ERROR).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nursery_shared::{
-    config::{CameraConfig, Config},
+    config::{CameraConfig, Config, MAX_POOL},
     control::PoolSize,
     message::{Record, RecordKind, Role, StreamState, ToWorker},
     suggest,
@@ -15,6 +15,9 @@ use super::{Action, Key, Level, Policy, Time, camera::Camera, worker::State};
 const FINISH_LIMIT: Duration = Duration::from_secs(2);
 /// When whoever still runs is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// When even those who were killed are no longer waited for: a process in the kernel's hands (a dead disk) dies
+/// when it is let go.
+const KILL_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A stop in progress.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +71,12 @@ impl Policy {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
             return (Err("the service is stopping".into()), self.settle());
+        }
+        if let PoolSize::Fixed(n) = size
+            && !(1..=MAX_POOL).contains(&n)
+        {
+            let message = format!("a pool of {n} processes: expected a number from 1 to {MAX_POOL}, or auto");
+            return (Err(message), self.settle());
         }
         self.pool_override = Some(size);
         self.resize_pool();
@@ -236,7 +245,7 @@ impl Policy {
     pub(super) fn stop_deadline(&self) -> Option<Time> {
         let stop = self.stopping?;
         match stop.step {
-            Step::Killing => None,
+            Step::Killing => Some(stop.step_since + KILL_LIMIT),
             Step::Capture | Step::Infer => Some(stop.step_since + FINISH_LIMIT),
             Step::Sink => Some(stop.since + STOP_LIMIT),
         }
@@ -279,7 +288,9 @@ impl Policy {
             return self.progress_stop();
         }
         let late = stop.step >= Step::Sink;
-        if late && !self.workers.values().any(super::Worker::is_alive) {
+        let given_up = stop.step == Step::Killing && now.since(stop.step_since) >= KILL_LIMIT;
+        let nobody = !self.workers.values().any(super::Worker::is_alive);
+        if late && (nobody || given_up) && !std::mem::replace(&mut self.finished, true) {
             if !self.ledger.is_empty() {
                 self.log(Level::Warn, "stopped before everything was stored".into());
             }

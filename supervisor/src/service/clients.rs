@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::PermissionsExt,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -60,8 +60,8 @@ enum Phase {
     Asking,
     /// It goes when its reply is written.
     Answered,
-    /// It gets log lines from this sequence number on.
-    Following { name: Option<String>, next: u64 },
+    /// It gets log lines from sequence number `next` on, up to `end` or for ever.
+    Following { name: Option<String>, next: u64, end: Option<u64> },
 }
 
 /// What became of a client that was looked at.
@@ -93,11 +93,24 @@ impl Clients {
             super::private_dir(dir, 0o750).map_err(|e| {
                 failed(&format!("directory cannot be made: {e} (run as root, or give --control-socket)"))
             })?;
+            // Whoever owns the directory could put a socket of his own in its place.
+            let owner = std::fs::metadata(dir).map_or(0, |m| m.uid());
+            let me = nix::unistd::geteuid();
+            if !me.is_root() && owner != 0 && owner != me.as_raw() {
+                return Err(failed(&format!(
+                    "its directory belongs to somebody else (uid {owner}): give another --control-socket"
+                )));
+            }
         }
         let name = || path.to_fs_name::<GenericFilePath>().map_err(|e| failed(&e.to_string()));
         match ConnectOptions::new().name(name()?).connect_sync_as::<Stream>() {
             Ok(_) => return Err(failed("another nursery is already running here")),
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                // A connection to anything but a socket is refused just so.
+                let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+                if !is_socket {
+                    return Err(failed("exists and is not a socket: give another --control-socket"));
+                }
                 std::fs::remove_file(path)
                     .map_err(|e| failed(&format!("stale socket cannot be removed: {e}")))?;
             }
@@ -182,26 +195,18 @@ impl Clients {
     /// Sends the kept log lines, and goes on with new ones if `follow`.
     pub fn follow(&mut self, id: u32, name: Option<String>, follow: bool, logs: &Logs) {
         let Some(client) = self.clients.get_mut(&id) else { return };
-        client.phase = Phase::Following { name, next: 0 };
-        client.fill(logs, if follow { FOLLOW_QUEUE } else { usize::MAX });
-        if !follow {
-            client.phase = Phase::Answered;
-            client.deadline = Instant::now() + PATIENCE;
-        }
-        if !client.write() {
+        let end = (!follow).then(|| logs.end());
+        client.phase = Phase::Following { name, next: 0, end };
+        client.deadline = Instant::now() + PATIENCE;
+        if !client.feed(logs) {
             self.clients.remove(&id);
         }
     }
 
     /// Hands new log lines to everybody who follows.
     pub fn pump_logs(&mut self, logs: &Logs) {
-        self.clients.retain(|_, client| {
-            if !matches!(client.phase, Phase::Following { .. }) {
-                return true;
-            }
-            client.fill(logs, FOLLOW_QUEUE);
-            client.write()
-        });
+        self.clients
+            .retain(|_, client| !matches!(client.phase, Phase::Following { .. }) || client.feed(logs));
     }
 
     /// Clients that follow the log.
@@ -243,7 +248,8 @@ impl Drop for Clients {
 impl Client {
     fn due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Following { .. } => None,
+            // Whoever has taken everything may wait for more as long as he likes.
+            Phase::Following { end: None, .. } if self.written == self.reply.len() => None,
             _ => Some(self.deadline),
         }
     }
@@ -305,6 +311,9 @@ impl Client {
     }
 
     fn push(&mut self, reply: &Reply) {
+        if self.written == self.reply.len() {
+            self.deadline = Instant::now() + PATIENCE;
+        }
         if self.written > 0 {
             self.reply.drain(..self.written);
             self.written = 0;
@@ -315,20 +324,50 @@ impl Client {
         }
     }
 
-    fn fill(&mut self, logs: &Logs, limit: usize) {
+    /// Fills and writes in turns until the client takes no more for now, or has got everything. False when it
+    /// is gone or has got everything it asked for.
+    fn feed(&mut self, logs: &Logs) -> bool {
         loop {
-            let Phase::Following { name, next } = &mut self.phase else { return };
-            if self.reply.len() - self.written >= limit {
-                return;
+            let complete = self.fill(logs);
+            if complete {
+                self.phase = Phase::Answered;
+            }
+            if !self.write() {
+                return false;
+            }
+            let idle = self.written == self.reply.len();
+            if !idle || complete || !self.has_more(logs) {
+                return true;
+            }
+        }
+    }
+
+    fn has_more(&self, logs: &Logs) -> bool {
+        matches!(&self.phase, Phase::Following { next, .. } if *next < logs.end())
+    }
+
+    /// Queues log lines, as many as may wait for one client; true when none will follow.
+    fn fill(&mut self, logs: &Logs) -> bool {
+        loop {
+            let Phase::Following { name, next, end } = &mut self.phase else { return false };
+            if end.is_some_and(|end| *next >= end) {
+                return true;
+            }
+            if self.reply.len() - self.written >= FOLLOW_QUEUE {
+                return false;
             }
             // The first read asks for everything that is kept: what is gone by then was not lost by it.
             let first = *next == 0;
             let (lines, lost, after) = logs.read(*next, name.as_deref(), LINES_PER_REPLY);
+            let at_end = after == *next || lines.is_empty();
             *next = after;
-            if lines.is_empty() {
-                return;
+            let finite = end.is_some();
+            if !lines.is_empty() {
+                self.push(&Reply::Logs { lines, lost: if first { 0 } else { lost } });
             }
-            self.push(&Reply::Logs { lines, lost: if first { 0 } else { lost } });
+            if at_end {
+                return finite;
+            }
         }
     }
 
@@ -337,7 +376,10 @@ impl Client {
         while self.written < self.reply.len() {
             match (&self.stream).write(&self.reply[self.written..]) {
                 Ok(0) => return false,
-                Ok(n) => self.written += n,
+                Ok(n) => {
+                    self.written += n;
+                    self.deadline = Instant::now() + PATIENCE;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(_) => return false,

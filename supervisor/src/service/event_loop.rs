@@ -31,6 +31,10 @@ use crate::policy::{Action, Event, Key, Level, Policy, Setup, Time};
 
 /// A worker whose socket has ended but that still runs is not going to work again.
 const END_GRACE: Duration = Duration::from_secs(1);
+/// Read quotas that the last words of a worker may take.
+const LAST_WORDS: usize = 8;
+/// How long no client is accepted after accepting one failed.
+const DEAF: Duration = Duration::from_secs(1);
 /// Readiness events taken at once.
 const EVENTS: usize = 256;
 
@@ -85,6 +89,8 @@ pub struct EventLoop {
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
     events: VecDeque<Event>,
+    /// No client is accepted before this; see [`EventLoop::accept`].
+    deaf_until: Option<Instant>,
     finished: bool,
 }
 
@@ -123,6 +129,7 @@ impl EventLoop {
             processes: BTreeMap::new(),
             more: Vec::new(),
             events: VecDeque::new(),
+            deaf_until: None,
             finished: false,
         })
     }
@@ -250,6 +257,11 @@ impl EventLoop {
             Token::Socket(slot) => {
                 if let Some(process) = self.processes.get_mut(&slot) {
                     process.flush();
+                    if !process.reading && process.has_hung_up() {
+                        // What it said before is read when it has exited, which is to be expected now.
+                        process.ended_at.get_or_insert_with(Instant::now);
+                        let _ = self.epoll.delete(process.socket.as_fd());
+                    }
                 }
                 self.read_socket(slot);
             }
@@ -283,6 +295,10 @@ impl EventLoop {
         let Some(path) = &self.options.config_path else {
             return Err("the service was started without a configuration file".into());
         };
+        // A pipe in its place would be waited for.
+        if !std::fs::metadata(path).is_ok_and(|m| m.is_file()) {
+            return Err(format!("{}: cannot be read, or is not a regular file", path.display()));
+        }
         let mut config = config::from_file(path).map_err(|e| e.to_string())?;
         if let Some(model) = &self.options.model {
             config.inference.model = Some(model.clone());
@@ -333,11 +349,17 @@ impl EventLoop {
 
     fn on_exit(&mut self, slot: u32) {
         let Some(process) = self.processes.get_mut(&slot) else { return };
+        process.kill_group();
         let Some(exit) = process.reap() else { return };
         let key = process.key;
-        // Its last words count: an acknowledgement, the end of a recording.
+        // Its last words count: an acknowledgement, the end of a recording. A socket holds far less than this
+        // many quotas, unless somebody who inherited it goes on writing.
         let mut messages = Vec::new();
-        while let Read1::More = process.read(&mut messages) {}
+        for _ in 0..LAST_WORDS {
+            if !matches!(process.read(&mut messages), Read1::More) {
+                break;
+            }
+        }
         process.finish_output(timestamp::monotonic_us());
         self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
         self.events.push_back(Event::Exited { key, exit });
@@ -358,11 +380,20 @@ impl EventLoop {
                 }
                 Ok(None) => return,
                 Err(e) => {
-                    tracing::warn!("control socket: {e}");
+                    // Out of descriptors, most likely: the client stays in the queue, and asking the kernel
+                    // about it again and again would help nobody.
+                    tracing::warn!("control socket: {e}; no client is taken for a second");
+                    self.deaf_until = Some(Instant::now() + DEAF);
+                    self.listen_for(EpollFlags::empty());
                     return;
                 }
             }
         }
+    }
+
+    fn listen_for(&mut self, flags: EpollFlags) {
+        // It can only fail for a descriptor that was never added.
+        let _ = self.epoll.modify(self.clients.fd(), &mut EpollEvent::new(flags, Token::Listener.encode()));
     }
 
     fn serve(&mut self, id: u32) {
@@ -440,6 +471,9 @@ impl EventLoop {
     /// Whoever's time is over: clients without patience, workers whose socket ended.
     fn expire(&mut self) {
         let now = Instant::now();
+        if self.deaf_until.take_if(|t| *t <= now).is_some() {
+            self.listen_for(EpollFlags::EPOLLIN);
+        }
         self.clients.expire(now);
         let ended: Vec<Key> = self
             .processes
@@ -466,7 +500,7 @@ impl EventLoop {
         }
         let now = Instant::now();
         let ended = self.processes.values().filter_map(|p| p.ended_at).map(|t| t + END_GRACE);
-        for deadline in self.clients.next_deadline().into_iter().chain(ended) {
+        for deadline in self.clients.next_deadline().into_iter().chain(self.deaf_until).chain(ended) {
             wait = wait.min(deadline.saturating_duration_since(now));
         }
         // Rounded up: waking just before a deadline would spin until it is there.

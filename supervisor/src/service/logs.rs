@@ -111,6 +111,12 @@ impl Logs {
         ring.lines.push_back(line.trim_end().to_owned());
     }
 
+    /// Sequence number of the next line.
+    pub fn end(&self) -> u64 {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.first + ring.lines.len() as u64
+    }
+
     /// Up to `most` kept lines from sequence number `from` on that concern `name` (or all), the number of
     /// lines that are no longer kept, and where to go on.
     pub fn read(&self, from: u64, name: Option<&str>, most: usize) -> (Vec<String>, u64, u64) {

@@ -87,6 +87,10 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let clients = clients::Clients::bind(&options.control_socket)?;
     raise_descriptor_limit();
     let logs = logs::start(options.log_to_stderr).map_err(|e| ServiceError::failed(format!("log: {e}")))?;
+    let uid = nix::unistd::geteuid();
+    if !uid.is_root() {
+        tracing::info!("running as uid {uid}, not as root: only what this user may do is done");
+    }
     let setup = Setup {
         config: options.config.clone(),
         pool_override: options.inference_workers,

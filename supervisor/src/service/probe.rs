@@ -38,7 +38,13 @@ fn failed(message: String) -> ServiceError {
 pub fn probe(binary: &Path, model: Option<&str>) -> Result<ModelShape, ServiceError> {
     let place = binary.display();
     let mut command = Command::new(binary);
-    command.arg("info").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg("info")
+        .env_clear()
+        .envs(super::spawn::KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if let Some(model) = model {
         command.args(["--model", model]);
     }

@@ -12,10 +12,13 @@ use std::{
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         epoll::EpollFlags,
+        signal::{Signal, killpg},
         socket::{MsgFlags, recv, send},
     },
+    unistd::Pid,
 };
 use nursery_shared::{
     frame::{self, FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
@@ -185,6 +188,21 @@ impl Process {
     pub fn kill(&mut self) {
         // It fails only for a process that was reaped already.
         let _ = self.child.kill();
+    }
+
+    /// Nobody holds the other end of the socket any more.
+    pub fn has_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        poll(&mut polled, PollTimeout::ZERO).is_ok()
+            && polled[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
+    }
+
+    /// SIGKILL to whatever a worker that has exited left behind in its group. To be called before [`reap`](Self::reap), so that the group's number is still its own.
+    pub fn kill_group(&self) {
+        if let Ok(id) = i32::try_from(self.child.id()) {
+            // Nobody is left in most cases.
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
     }
 
     /// The exit status, if it has exited.

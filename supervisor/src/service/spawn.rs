@@ -17,7 +17,7 @@ use nursery_shared::message::{Role, WORKER_FD};
 use super::sys;
 
 /// Environment variables that a worker gets; everything else, secrets above all, stays here.
-const KEPT: &[&str] = &[
+pub const KEPT: &[&str] = &[
     "PATH",
     "HOME",
     "USER",

@@ -4,6 +4,10 @@
 use std::{process::Stdio, time::Duration};
 
 use futures::{FutureExt, future::FusedFuture};
+use nix::{
+    libc::RLIM_INFINITY,
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use nursery_shared::{pcm::SAMPLE_RATE, redact};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
@@ -66,9 +70,12 @@ fn spawn(program: &str, args: &[String]) -> Result<Group, String> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    // SAFETY: between fork and exec the closure makes one system call and touches no memory of the parent.
+    let (_, data) = getrlimit(Resource::RLIMIT_DATA).unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+    // SAFETY: between fork and exec the closure makes two system calls and touches no memory of the parent.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
+            // This process's own limit is not the program's.
+            let _ = setrlimit(Resource::RLIMIT_DATA, data, data);
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(std::io::Error::from)
         });
     }

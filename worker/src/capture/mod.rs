@@ -15,6 +15,7 @@ mod synthetic;
 
 use std::{collections::VecDeque, time::Duration};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nursery_shared::{
     config::{CameraConfig, Source},
     message::{CapturedWindow, FromWorker, ModelShape, PROGRESS_INTERVAL, Role, StreamState, ToWorker},
@@ -40,8 +41,16 @@ const REPORT_QUEUE: usize = 64;
 /// How long a source may take to say goodbye (RTSP TEARDOWN, ending a program).
 const GOODBYE: Duration = Duration::from_millis(1_200);
 
+/// Data that this process may hold: some hundred times what it needs, for a camera whose answer never ends. Beyond
+/// it the process aborts and is replaced; the host goes on.
+const MEMORY: nix::libc::rlim_t = 512 << 20;
+
 /// Runs until the supervisor drains this process or is gone, or the recording ends.
 pub fn run() -> Result<(), String> {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_DATA) {
+        // Where it cannot be set, the host's own limits have to do.
+        let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY.min(hard), hard);
+    }
     let (mut inbox, outbox) = link::open(Role::Capture)?;
     let first = inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))?;
     let (camera, model) = match first {

@@ -81,7 +81,12 @@ impl Outbox {
 
     /// When [`due`](Self::due) is worth asking again, if nothing else happens.
     pub fn next_due(&self) -> Option<Instant> {
-        let waiting = |r: &Receiver| r.lanes.values().filter(|l| !l.in_flight).map(|l| l.due).min();
+        let waiting = |r: &Receiver| {
+            // At its limit a receiver is next looked at when an attempt ends.
+            let busy = r.lanes.values().filter(|l| l.in_flight).count();
+            let lanes = r.lanes.values().filter(|l| !l.in_flight && busy < PER_RECEIVER);
+            lanes.map(|l| l.due).min()
+        };
         self.receivers.values().filter_map(waiting).min()
     }
 
@@ -186,5 +191,6 @@ mod tests {
         assert_eq!(due.iter().filter(|(r, _)| r == "r").count(), PER_RECEIVER);
         assert_eq!(due.iter().filter(|(r, _)| r == "s").count(), 1);
         assert_eq!(outbox.in_flight(), PER_RECEIVER + 1);
+        assert_eq!(outbox.next_due(), None, "waiting for the ones under way, without a busy loop");
     }
 }

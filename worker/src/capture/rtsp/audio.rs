@@ -15,7 +15,7 @@ use symphonia::core::{
 
 use crate::media::{g711, mono::ToMono};
 
-/// Longest gap (lost packets) that is filled with silence so that what follows keeps its place in time.
+/// Longest gap that is filled with silence so that what follows keeps its place in time.
 const LONGEST_GAP_S: u32 = 1;
 
 /// Decoder of one track.
@@ -36,9 +36,15 @@ enum Codec {
     Aac(Box<dyn Decoder>),
 }
 
+/// Longest gap without a lost packet that is put down to a broken packet; longer ones are cameras that send nothing
+/// while it is quiet.
+const LONGEST_BROKEN_MS: i64 = 100;
+
 /// What became of a frame.
 pub enum Decoded {
     Audio,
+    /// Audio, but the packet before it held less than its time.
+    AudioAfterShortPacket,
     /// It cannot be decoded, for this reason.
     Corrupt(String),
 }
@@ -79,7 +85,7 @@ impl AudioDecoder {
     /// Appends the frame's audio to `out`, silence for lost packets before it. Fails only where the track
     /// cannot be used at all.
     pub fn decode(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<Decoded, String> {
-        self.fill_gap(frame, out)?;
+        let after_short_packet = self.fill_gap(frame, out)?;
         self.interleaved.clear();
         let data = frame.data();
         match &mut self.codec {
@@ -108,21 +114,26 @@ impl AudioDecoder {
             }
         }
         self.mono.push(&self.interleaved, self.channels, self.rate, out)?;
-        Ok(Decoded::Audio)
+        Ok(if after_short_packet { Decoded::AudioAfterShortPacket } else { Decoded::Audio })
     }
 
-    fn fill_gap(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<(), String> {
+    /// Fills the time between the last frame and this one; true where that is too little for a pause, and no
+    /// packet was lost.
+    fn fill_gap(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<bool, String> {
         let timestamp = frame.timestamp();
         let (clock, now) = (timestamp.clock_rate(), timestamp.timestamp());
         let expected = self.expected.replace(now.saturating_add(self.duration(frame, clock)));
-        let Some(expected) = expected else { return Ok(()) };
+        let Some(expected) = expected else { return Ok(false) };
         let gap = now.saturating_sub(expected);
-        if frame.loss() == 0 || gap <= 0 || gap > i64::from(LONGEST_GAP_S) * i64::from(clock.get()) {
-            return Ok(());
+        if gap <= 0 || gap > i64::from(LONGEST_GAP_S) * i64::from(clock.get()) {
+            return Ok(false);
         }
         let frames = gap as u64 * u64::from(self.rate) / u64::from(clock.get());
         let silence = vec![0.0; frames as usize * self.channels];
-        self.mono.push(&silence, self.channels, self.rate, out)
+        self.mono.push(&silence, self.channels, self.rate, out)?;
+        // Timestamps of codecs with long frames are often rounded; only raw samples are exact.
+        let exact = !matches!(self.codec, Codec::Aac(_));
+        Ok(exact && frame.loss() == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
     }
 
     /// Length of a frame in units of its clock.

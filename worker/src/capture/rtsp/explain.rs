@@ -175,7 +175,12 @@ impl Place {
             }
             return format!("{self}: the connection broke off ({text})");
         }
-        if text.starts_with("RTSP framing error") && phase == Phase::Describe {
+        if is_corrupt(error) && phase == Phase::Receive {
+            return format!(
+                "{self}: what the camera sent cannot be read any further, so it is connected to anew"
+            );
+        }
+        if is_corrupt(error) && phase == Phase::Describe {
             return format!("{self}: what answers there does not speak RTSP: check the port");
         }
         format!("{self}: {text}")
@@ -237,6 +242,11 @@ impl Place {
 /// True for errors after which the session goes on: one packet was bad, and the connection is fine.
 pub fn is_of_one_packet(error: &retina::Error) -> bool {
     error.to_string().contains("\npkt: ")
+}
+
+/// True where bytes came that are no RTSP.
+pub fn is_corrupt(error: &retina::Error) -> bool {
+    error.to_string().starts_with("RTSP framing error")
 }
 
 /// The first line of an error, without what could disturb a log.

@@ -41,8 +41,12 @@ const STALL: Duration = Duration::from_secs(5);
 /// For TEARDOWN when this process ends.
 const TEARDOWN: Duration = Duration::from_secs(1);
 
-/// Longest wait for sessions that the server may still hold for us.
-const STALE: Duration = Duration::from_secs(70);
+/// Longest wait for sessions over TCP that the server may still hold for us: retina keeps track of them only for
+/// servers that are known to mix up old and new connections, for 65 s.
+const STALE_TCP: Duration = Duration::from_secs(70);
+
+/// Longest wait for sessions over UDP that the server did not confirm the end of; a new one has ports of its own.
+const STALE_UDP: Duration = Duration::from_secs(3);
 
 /// Errors of single packets in a row after which the session is given up.
 const HOPELESS: u32 = 100;
@@ -122,8 +126,9 @@ impl Camera {
         if stale.num_sessions == 0 {
             return;
         }
+        let longest = if self.transport == Transport::Udp { STALE_UDP } else { STALE_TCP };
         let left =
-            stale.max_expires.map_or(STALE, |at| at.saturating_duration_since(Instant::now())).min(STALE);
+            stale.max_expires.map_or(longest, |at| at.saturating_duration_since(Instant::now())).min(longest);
         tracing::info!(
             "{}: waiting up to {:.0} s for the server to forget {} old session(s)",
             self.place,
@@ -221,6 +226,9 @@ impl Camera {
                     let what = explain::first_line(&e);
                     errors += 1;
                     if !explain::is_of_one_packet(&e) || errors >= HOPELESS {
+                        if explain::is_corrupt(&e) {
+                            link.send(SourceEvent::Corrupt { count: 1, what }).await;
+                        }
                         return fail(false, self.place.explain(Phase::Receive, &e), started);
                     }
                     link.send(SourceEvent::Corrupt { count: 1, what: what.clone() }).await;
@@ -238,9 +246,14 @@ impl Camera {
                 link.send(SourceEvent::Corrupt { count: lost, what }).await;
             }
             let mut samples = Vec::new();
-            match playing.decoder.decode(&frame, &mut samples) {
-                Ok(Decoded::Audio) if samples.is_empty() => {}
-                Ok(Decoded::Audio) => {
+            let decoded = playing.decoder.decode(&frame, &mut samples);
+            if matches!(decoded, Ok(Decoded::AudioAfterShortPacket)) {
+                let what = "a packet held less audio than its time".to_owned();
+                link.send(SourceEvent::Corrupt { count: 1, what }).await;
+            }
+            match decoded {
+                Ok(Decoded::Audio | Decoded::AudioAfterShortPacket) if samples.is_empty() => {}
+                Ok(Decoded::Audio | Decoded::AudioAfterShortPacket) => {
                     started.get_or_insert_with(StdInstant::now);
                     due = Instant::now() + STALL;
                     errors = 0;
