@@ -28,7 +28,7 @@ pub struct Receiver {
 }
 
 enum Way {
-    Webhook(Webhook),
+    Webhook(Box<Webhook>),
     Log,
     Exec { program: String, args: Vec<String> },
     Sound { file: Option<String> },
@@ -41,7 +41,12 @@ impl Receiver {
             AlertKind::Webhook => {
                 let url = config.url.as_ref().map(|u| u.expose()).unwrap_or_default();
                 let webhook = Webhook::new(url, config.secret.as_ref())?;
-                ("webhook", url.to_owned(), format!("webhook {}", webhook.place()), Way::Webhook(webhook))
+                (
+                    "webhook",
+                    url.to_owned(),
+                    format!("webhook {}", webhook.place()),
+                    Way::Webhook(Box::new(webhook)),
+                )
             }
             AlertKind::Log => ("log", String::new(), "log".to_owned(), Way::Log),
             AlertKind::Exec => {

@@ -91,11 +91,16 @@ pub struct Worker {
 impl Worker {
     /// Starts `nursery-worker capture` for a camera.
     pub fn capture(camera: &str, shape: ModelShape) -> Self {
+        Self::start("capture", &ToWorker::ConfigureCapture { camera: self::camera(camera), model: shape })
+    }
+
+    /// Starts `nursery-worker ROLE` and says the first thing to it.
+    pub fn start(role: &str, configure: &ToWorker) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let theirs = OwnedFd::from(theirs);
         let descriptor = theirs.as_raw_fd();
         let mut command = Command::new(WORKER);
-        command.arg("capture").stdin(Stdio::null()).stderr(Stdio::null());
+        command.arg(role).stdin(Stdio::null()).stderr(Stdio::null());
         // SAFETY: between fork and exec only a system call is made; the descriptor is open until then.
         unsafe {
             command.pre_exec(move || {
@@ -110,8 +115,20 @@ impl Worker {
         let child = command.spawn().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut worker = Self { child: Some(child), socket: ours };
-        worker.send(&ToWorker::ConfigureCapture { camera: self::camera(camera), model: shape });
+        worker.send(configure);
         worker
+    }
+
+    /// SIGKILL; whatever it had said before can still be read.
+    pub fn kill(mut self) -> Vec<FromWorker> {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut last_words = Vec::new();
+        while let Ok(Some(message)) = frame::read_frame(&mut self.socket, MAX_FROM_WORKER) {
+            last_words.push(message);
+        }
+        last_words
     }
 
     pub fn send(&mut self, message: &ToWorker) {
