@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    pace::Pace,
     retry::{Attempt, Failure, Outcome, keep_trying},
     source::{SourceEvent, SourceLink},
 };
@@ -115,6 +116,7 @@ async fn listen(command: &str, link: &SourceLink) -> Failure {
         let log = log_lines(stderr, program, &mut last_line);
         let read = async {
             let (mut bytes, mut filled, mut due) = (vec![0; 6_400], 0, Instant::now() + START);
+            let mut pace = Pace::lenient();
             loop {
                 match timeout_at(due, stdout.read(&mut bytes[filled..])).await {
                     Err(_) => {
@@ -128,7 +130,6 @@ async fn listen(command: &str, link: &SourceLink) -> Failure {
                     Ok(Ok(0)) => return (false, String::new()),
                     Ok(Ok(n)) => filled += n,
                 }
-                due = Instant::now() + STALL;
                 let whole = filled / 2 * 2;
                 let samples: Vec<f32> = bytes[..whole]
                     .chunks_exact(2)
@@ -137,9 +138,12 @@ async fn listen(command: &str, link: &SourceLink) -> Failure {
                 bytes.copy_within(whole..filled, 0);
                 filled -= whole;
                 if !samples.is_empty() {
+                    // A program that reads a file without keeping time would take a whole core for itself.
+                    pace.wait_for(samples.len()).await;
                     heard += samples.len() as u64;
                     link.send(SourceEvent::Audio(samples)).await;
                 }
+                due = Instant::now() + STALL;
             }
         };
         let log = log.fuse();
@@ -252,6 +256,18 @@ mod tests {
         let error = errors(&events)[0];
         assert!(error.contains("exit status: 3") && error.contains("refused"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_keep_time_is_held_back() {
+        let started = Instant::now();
+        let seconds = |got: &[SourceEvent]| {
+            let audio = got.iter().map(|e| if let SourceEvent::Audio(a) = e { a.len() } else { 0 });
+            audio.sum::<usize>() / SAMPLE_RATE as usize
+        };
+        events_of("cat /dev/zero", |got| seconds(got) >= 4).await;
+        // Two seconds may come at once; the rest comes five per cent faster than it plays.
+        assert!(started.elapsed() > Duration::from_millis(1_500), "{:?}", started.elapsed());
     }
 
     #[tokio::test]
