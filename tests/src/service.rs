@@ -234,7 +234,7 @@ impl Service {
         self.wait_for(&format!("a replacement of {worker}, {}", old.pid), |status| {
             let found = find_worker(status, worker);
             let pid = found.pid.filter(|pid| *pid != old.pid && found.state == WorkerState::Running)?;
-            (found.progress > 0).then(|| Process::of(pid)).flatten()
+            has_progressed(found).then(|| Process::of(pid)).flatten()
         })
     }
 
@@ -320,6 +320,13 @@ pub fn find_camera<'a>(status: &'a Status, name: &str) -> &'a CameraStatus {
 /// The worker of this name in a status.
 pub fn find_worker<'a>(status: &'a Status, name: &str) -> &'a WorkerStatus {
     status.workers.iter().find(|w| w.name == name).unwrap_or_else(|| panic!("no worker {name} in {status:?}"))
+}
+
+/// True when the process that runs now has made progress; what an earlier one did does not count.
+pub fn has_progressed(worker: &WorkerStatus) -> bool {
+    worker.pid.is_some()
+        && worker.progress > 0
+        && worker.progress_age_s.is_some_and(|age| age < worker.uptime_s)
 }
 
 /// One request and its reply over a control socket; an error where none came within some seconds.

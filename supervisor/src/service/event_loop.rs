@@ -349,7 +349,7 @@ impl EventLoop {
 
     fn on_exit(&mut self, slot: u32) {
         let Some(process) = self.processes.get_mut(&slot) else { return };
-        process.kill_group();
+        process.kill_session();
         let Some(exit) = process.reap() else { return };
         let key = process.key;
         // Its last words count: an acknowledgement, the end of a recording. A socket holds far less than this

@@ -15,7 +15,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         epoll::EpollFlags,
-        signal::{Signal, killpg},
+        signal::{Signal, kill},
         socket::{MsgFlags, recv, send},
     },
     unistd::Pid,
@@ -25,7 +25,7 @@ use nursery_shared::{
     message::{FromWorker, ToWorker},
 };
 
-use super::{logs::Lines, spawn::Spawned};
+use super::{logs::Lines, procfs, spawn::Spawned};
 use crate::policy::{Exit, Key};
 
 /// Bytes read from one worker before the others have their turn.
@@ -196,12 +196,19 @@ impl Process {
         poll(&mut polled, PollTimeout::ZERO).is_ok()
             && polled[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP))
     }
-
-    /// SIGKILL to whatever a worker that has exited left behind in its group. To be called before [`reap`](Self::reap), so that the group's number is still its own.
-    pub fn kill_group(&self) {
-        if let Ok(id) = i32::try_from(self.child.id()) {
-            // Nobody is left in most cases.
-            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+    /// SIGKILL to whatever a worker that has exited left behind in its session. To be called before
+    /// [`reap`](Self::reap), so that the session's number is still its own.
+    pub fn kill_session(&self) {
+        // Again where somebody forked meanwhile, but not for ever.
+        for _ in 0..3 {
+            let left = procfs::in_session(self.child.id());
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                // Gone already: just as well.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 //! Starts a worker process: exec of `nursery-worker ROLE`, its socket on a fixed descriptor, its output on a
-//! pipe, a small environment, its own process group.
+//! pipe, a small environment, a session of its own.
 
 use std::{
     io::{self, PipeReader},
@@ -56,9 +56,7 @@ pub fn spawn(binary: &Path, role: Role) -> io::Result<Spawned> {
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(write_end.try_clone()?)
-        .stderr(write_end)
-        // Ctrl-C is meant for the supervisor, which then stops its workers in order.
-        .process_group(0);
+        .stderr(write_end);
     let parent = std::process::id();
     // SAFETY: the closure makes only async-signal-safe system calls, see there.
     unsafe { command.pre_exec(move || sys::prepare_worker(&theirs, WORKER_FD, parent)) };

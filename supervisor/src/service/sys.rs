@@ -16,8 +16,9 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// What a worker does between fork and exec: die with its parent, keep only its own descriptors, find its
-/// socket at `target`. Only async-signal-safe calls.
+/// What a worker does between fork and exec: begin a session of its own (Ctrl-C is meant for the supervisor, and
+/// whatever the worker starts can be found by the session), die with its parent, keep only its own descriptors,
+/// find its socket at `target`. Only async-signal-safe calls.
 pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, parent: u32) -> io::Result<()> {
     let check = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
@@ -26,6 +27,7 @@ pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, parent: u32) -> io::
     let socket = socket.as_raw_fd();
     // SAFETY: plain system calls on integers; they touch no memory, take no lock and allocate nothing.
     unsafe {
+        check(libc::setsid() as libc::c_long)?;
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) as libc::c_long)?;
         // The parent may have died before the line above.
         if libc::getppid() as u32 != parent {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use nursery_shared::status::WorkerState;
 use nursery_tests::{
     rtsp_camera::{Codec, RtspCamera},
-    service::{Service, camera, config, find_camera, find_worker},
+    service::{Service, camera, config, find_camera, find_worker, has_progressed},
 };
 
 use crate::figures::Figures;
@@ -42,7 +42,11 @@ pub fn run(args: &Args) {
         service.wait_live(&["crib", "a", "b", "c"]);
         for (i, (worker, _)) in workers.iter().enumerate() {
             service.wait_for("progress of every worker", |status| {
-                status.workers.iter().all(|w| w.state == WorkerState::Running && w.progress > 0).then_some(())
+                status
+                    .workers
+                    .iter()
+                    .all(|w| w.state == WorkerState::Running && has_progressed(w))
+                    .then_some(())
             });
             let old = service.process_of(worker);
             let windows = service.camera("crib").windows;
@@ -59,7 +63,7 @@ pub fn run(args: &Args) {
                     seen_running = true;
                     running[i].add(start.elapsed());
                 }
-                if !seen_progress && replaced && found.progress > 0 {
+                if !seen_progress && replaced && has_progressed(found) {
                     seen_progress = true;
                     progress[i].add(start.elapsed());
                 }
