@@ -4,9 +4,10 @@
 
 use crate::frontend::PLANES;
 use crate::ops::{Add, BatchNormRelu, Conv2d, Conv2dShape, DepthwiseTime, EPSILON, RunningStats};
-use candle_core::{Device, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One convolution over time × frequency.
@@ -175,21 +176,24 @@ impl Network {
         mels: usize,
         tensors: &BTreeMap<String, Vec<f32>>,
     ) -> Result<Self> {
-        let get = |name: &str, shape: &[usize]| -> Result<Tensor> {
-            let Some(data) = tensors.get(name) else { bail!("tensor {name} is missing") };
-            Tensor::from_slice(data, shape, &Device::Cpu)
-        };
+        let mut held = HashMap::new();
+        for (name, shape) in config.serving_layout(frames, mels) {
+            let Some(data) = tensors.get(&name) else { bail!("tensor {name} is missing") };
+            held.insert(name, Tensor::from_slice(data, shape, &Device::Cpu)?);
+        }
+        let weights = VarBuilder::from_tensors(held, DType::F32, &Device::Cpu);
         let mut layers = BTreeMap::new();
         for (name, shape, biased) in config.layout(frames, mels) {
-            let weight = get(&format!("{name}.weight"), &shape)?;
+            let at = weights.pp(&name);
+            let weight = at.get(&shape[..], "weight")?;
             let layer = if biased {
-                Layer::Folded { weight, bias: get(&format!("{name}.bias"), &shape[1..])? }
+                Layer::Folded { weight, bias: at.get(&shape[1..], "bias")? }
             } else {
                 Layer::Plain { weight }
             };
             layers.insert(name, layer);
         }
-        let head_bias = get("head.bias", &[1])?;
+        let head_bias = weights.pp("head").get(1, "bias")?;
         Ok(Self { config: config.clone(), frames, mels, layers, head_bias, vars: BTreeMap::new() })
     }
 

@@ -18,7 +18,11 @@ pub fn run() -> Result<(), String> {
     };
     // SAFETY: read by the compute threads' pool when it starts, which is at the first use below; the only
     // other thread is the link's writer, which does not look at the environment.
-    unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.max(1).to_string()) };
+    unsafe {
+        for pool in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
+            std::env::set_var(pool, threads.max(1).to_string());
+        }
+    }
     let mut detector = info::load_detector(model.as_deref().map(Path::new))?;
     let window = detector.info().window;
     // The first run pays for lazy set-up; better now than when a camera waits.
