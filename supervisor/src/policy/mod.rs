@@ -266,6 +266,8 @@ impl Policy {
         worker.state = State::Starting;
         worker.spawned_at = now;
         worker.heard_at = now;
+        worker.progress = 0;
+        worker.progress_at = None;
         worker.ready_at = None;
         worker.kill_reason = None;
         worker.stop_deadline = None;

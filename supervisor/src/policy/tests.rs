@@ -217,6 +217,18 @@ fn restarts_back_off_and_are_never_given_up() {
 }
 
 #[test]
+fn the_progress_of_a_dead_process_is_not_that_of_its_replacement() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.say("sink", FromWorker::Progress { done: 7 });
+    world.exit("sink", Exit::Signal(9));
+    world.obedient = false;
+    world.pass(Duration::from_secs(1), &["sink"]);
+    let status = world.status();
+    let sink = status.workers.iter().find(|w| w.name == "sink").unwrap();
+    assert_eq!((sink.progress, sink.progress_age_s, sink.restarts), (0, None, 1));
+}
+
+#[test]
 fn a_worker_that_dies_at_once_is_not_restarted_in_a_tight_loop() {
     let mut world = World::new(setup(&["a"], 1));
     world.obedient = false;
