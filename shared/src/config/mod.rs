@@ -208,7 +208,8 @@ pub struct DetectionConfig {
     pub min_duration_s: f64,
     /// Seconds without crying after which an event has ended.
     pub end_after_s: f64,
-    /// Seconds after an event's end in which new crying goes on with that event silently.
+    /// Seconds after an event's end in which new crying is not announced. Crying that still goes on after that
+    /// is an event of its own.
     pub cooldown_s: f64,
     /// Seconds without valid audio after which a camera is announced as offline.
     pub offline_after_s: f64,

@@ -481,7 +481,7 @@ impl Policy {
         worker.ended |= report.state == StreamState::Ended;
         let name = worker.name.clone();
         let Some(camera) = worker.camera.and_then(|id| self.cameras.get_mut(&id)) else { return Ok(()) };
-        let changed = camera.error != report.error || camera.stream != report.state;
+        let ended = report.state == StreamState::Ended && camera.stream != StreamState::Ended;
         camera.stream = report.state;
         camera.error.clone_from(&report.error);
         camera.level_dbfs =
@@ -491,13 +491,9 @@ impl Policy {
         if report.state == StreamState::Live && heard.is_some() {
             self.heard(slot, heard.unwrap_or(now));
         }
-        if changed {
-            let (level, text) = match (&report.error, report.state) {
-                (Some(error), _) => (Level::Warn, format!("{name}: {error}")),
-                (None, StreamState::Ended) => (Level::Info, format!("{name}: the recording ended")),
-                (None, _) => return Ok(()),
-            };
-            self.log(level, text);
+        // Its errors, and that it is live, a capture process logs itself.
+        if ended {
+            self.log(Level::Info, format!("{name}: the recording ended"));
         }
         Ok(())
     }
