@@ -149,6 +149,8 @@ pub struct Policy {
     /// Cameras with a window waiting and none being scored, in the order of service.
     ring: VecDeque<u32>,
     sink: u32,
+    /// The configuration changed while the sink could not be told.
+    sink_outdated: bool,
     ledger: Ledger,
     deliveries: DeliveryReport,
     scored: u64,
@@ -183,6 +185,7 @@ impl Policy {
             next_batch: 0,
             ring: VecDeque::new(),
             sink: 0,
+            sink_outdated: false,
             ledger: Ledger::default(),
             deliveries: DeliveryReport::default(),
             scored: 0,
@@ -453,7 +456,10 @@ impl Policy {
                 model: self.config.inference.model.clone(),
                 threads: self.config.inference.threads,
             },
-            Role::Sink => ToWorker::ConfigureSink(self.sink_config()),
+            Role::Sink => {
+                self.sink_outdated = false;
+                ToWorker::ConfigureSink(self.sink_config())
+            }
         };
         self.send(key.slot, configure);
         Ok(())
@@ -467,6 +473,9 @@ impl Policy {
                 worker.state = State::Running;
                 worker.ready_at = Some(now);
                 worker.heard_at = now;
+                if key.slot == self.sink && std::mem::take(&mut self.sink_outdated) {
+                    self.send(key.slot, ToWorker::ConfigureSink(self.sink_config()));
+                }
                 Ok(())
             }
             State::Stopping => Ok(()),

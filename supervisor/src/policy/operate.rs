@@ -178,6 +178,9 @@ impl Policy {
         self.resize_pool();
         if self.workers.get(&self.sink).is_some_and(|w| w.state == State::Running) {
             self.send(self.sink, ToWorker::ConfigureSink(self.sink_config()));
+        } else {
+            // One that has said hello but is not ready yet was told the old one.
+            self.sink_outdated = true;
         }
         let message = format!("reloaded: {added} cameras added, {removed} removed, {changed} changed");
         self.log(Level::Info, message.clone());

@@ -522,6 +522,26 @@ fn scaling_and_reloading_touch_no_other_process() {
 }
 
 #[test]
+fn a_sink_that_was_starting_during_a_reload_gets_the_new_configuration() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.obedient = false;
+    world.exit("sink", Exit::Signal(9));
+    world.pass(Duration::from_millis(200), &["sink"]);
+    let role = Role::Sink;
+    world.say("sink", FromWorker::Hello { protocol: PROTOCOL, version: VERSION.into(), role });
+    let mut config = setup(&["a"], 1).config;
+    config.detection.threshold = 0.7;
+    let (_, actions) = world.policy.reload(world.now, world.now.0 as i64, config);
+    world.perform(actions);
+    world.say("sink", FromWorker::Ready);
+    let told = world.running["sink"].1.iter().rev().find_map(|m| match m {
+        ToWorker::ConfigureSink(config) => Some(config.detection.threshold),
+        _ => None,
+    });
+    assert_eq!(told, Some(0.7));
+}
+
+#[test]
 fn a_pool_that_shrinks_finishes_what_it_has_in_hand() {
     let mut world = World::new(setup(&["a", "b"], 2));
     world.window("a");
