@@ -319,6 +319,7 @@ impl Sink {
         self.stored.extend(batch.cameras);
         self.cameras.extend(touched);
         self.link.send(&FromWorker::Ack { up_to: last })?;
+        self.link.send(&FromWorker::Progress { done: self.handled })?;
         for alert in &batch.alerts {
             self.link.send(&FromWorker::Event { json: alert.body.clone() })?;
             for receiver in self.receiver_ids.clone() {
