@@ -1,5 +1,5 @@
-//! The detector: loads weights and turns windows of audio into probabilities, without any state between
-//! windows, so that any process may score any window.
+//! The detector: loads weights and turns the windows of streams into probabilities. What it remembers of a stream
+//! is handed in and out, so that any process may score any window.
 
 use crate::frontend::{FrontEnd, PLANES};
 use crate::net::Network;
@@ -22,9 +22,9 @@ pub struct ModelInfo {
     pub sample_rate: u32,
     /// Samples of one window.
     pub window: usize,
-    /// Samples between windows, and of the stretch that one window scores.
+    /// Samples between windows; windows do not overlap, so it is `window`.
     pub hop: usize,
-    /// Samples at the end of a window that are context only.
+    /// Samples by which the scores lag behind the window that brings them.
     pub lookahead: usize,
     /// Samples per score frame.
     pub frame_step: usize,
@@ -34,6 +34,19 @@ pub struct ModelInfo {
     pub threshold: f32,
     /// What the scores stand for; the first is `baby_cry`.
     pub labels: Vec<String>,
+    /// Bytes of a stream's state.
+    pub state_bytes: usize,
+}
+
+/// What the detector remembers of one stream between two windows. It belongs to the model that made it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamState(Vec<f32>);
+
+impl StreamState {
+    /// The state as bytes, for [`Detector::restore`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
 }
 
 /// Why a model cannot be used, or a window not be scored.
@@ -69,6 +82,9 @@ pub enum ModelError {
         /// Samples needed.
         want: usize,
     },
+    /// There are not as many states as windows, or one is not this model's.
+    #[error("the state of a stream does not fit the model: {0}")]
+    State(String),
     /// The computation failed.
     #[error("scoring failed: {0}")]
     Compute(#[from] candle_core::Error),
@@ -117,19 +133,20 @@ impl Detector {
         let invalid = |reason| ModelError::Invalid { file: file.to_owned(), reason };
         let (description, tensors) = weights::parse(bytes).map_err(invalid)?;
         let front = &description.front_end;
-        let network = Network::serving(&description.network, front.frames(), front.mels, &tensors)
+        let network = Network::serving(&description.network, front.mels, &tensors)
             .map_err(|e| invalid(e.to_string()))?;
         let frame_step = description.frame_step();
         let info = ModelInfo {
             id: format!("{}-{}-{:08x}", description.name, description.version, fnv1a(bytes) as u32),
             sample_rate: front.sample_rate,
-            window: front.window,
+            window: description.hop,
             hop: description.hop,
             lookahead: description.lookahead,
             frame_step,
             frames_per_hop: description.hop / frame_step,
             threshold: description.threshold,
             labels: description.labels.clone(),
+            state_bytes: description.state_len() * 4,
         };
         Ok(Self { info, front_end: FrontEnd::new(front), network, features: Vec::new(), description })
     }
@@ -149,36 +166,52 @@ impl Detector {
         &self.network
     }
 
-    /// Scores windows of `info().window` samples each: per window `info().frames_per_hop` probabilities of
-    /// `labels[0]` for the stretch `[window − hop − lookahead, window − lookahead)` of it. Samples that are not
-    /// finite count as silence.
-    ///
-    /// # Errors
-    /// A window of another length.
-    pub fn score_batch(&mut self, windows: &[&[f32]]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let info = &self.info;
-        let skip = (info.window - info.hop - info.lookahead) / info.frame_step;
-        let per_hop = info.frames_per_hop;
-        let all = self.score_frames(windows)?;
-        Ok(all.into_iter().map(|frames| frames[skip..skip + per_hop].to_vec()).collect())
+    /// The state of a stream that begins.
+    pub fn fresh(&self) -> StreamState {
+        StreamState(vec![0.0; self.description.state_len()])
     }
 
-    /// Like [`score_batch`](Self::score_batch), but every score frame of each window.
-    pub fn score_frames(&mut self, windows: &[&[f32]]) -> Result<Vec<Vec<f32>>, ModelError> {
-        if windows.is_empty() {
-            return Ok(Vec::new());
+    /// The state that [`StreamState::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that no state of this model has: another length, or values that are not finite.
+    pub fn restore(&self, bytes: &[u8]) -> Result<StreamState, ModelError> {
+        if bytes.len() != self.info.state_bytes {
+            let (got, want) = (bytes.len(), self.info.state_bytes);
+            return Err(ModelError::State(format!("it has {got} bytes, the model needs {want}")));
         }
-        self.features.clear();
-        for window in windows {
-            if window.len() != self.info.window {
-                return Err(ModelError::WindowLength { got: window.len(), want: self.info.window });
-            }
-            self.front_end.features(window, &mut self.features);
+        let values: Vec<f32> =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(ModelError::State("it holds values that are not finite".into()));
         }
-        let front = &self.description.front_end;
-        let shape = (windows.len(), front.frames(), front.mels, PLANES);
-        let features = Tensor::from_slice(&self.features, shape, &Device::Cpu)?;
-        let logits = self.network.forward(&features)?.to_vec2::<f32>()?;
+        Ok(StreamState(values))
+    }
+
+    /// Scores the next window of some streams, `info().window` samples each: per stream `info().frames_per_hop`
+    /// probabilities of `labels[0]`, for the stretch of a window's length that ends `info().lookahead` samples before
+    /// the window's end. The states are carried on. Samples that are not finite count as silence.
+    ///
+    /// # Errors
+    /// A window of another length, or a state that is not this model's; no state has changed then.
+    pub fn score_batch(
+        &mut self,
+        windows: &[&[f32]],
+        states: &mut [StreamState],
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        if let Some(w) = windows.iter().find(|w| w.len() != self.info.window) {
+            return Err(ModelError::WindowLength { got: w.len(), want: self.info.window });
+        }
+        self.score(windows, states)
+    }
+
+    /// Like [`score_batch`](Self::score_batch) for pieces of any whole number of windows, all of one length.
+    pub(crate) fn score(
+        &mut self,
+        pieces: &[&[f32]],
+        states: &mut [StreamState],
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        let logits = self.logits(pieces, states)?;
         let (scale, bias) = (self.description.logit_scale, self.description.logit_bias);
         let probability = |z: f32| {
             let p = 1.0 / (1.0 + (-(scale * z + bias)).exp());
@@ -186,6 +219,30 @@ impl Detector {
             if p.is_finite() { p } else { 0.0 }
         };
         Ok(logits.into_iter().map(|row| row.into_iter().map(probability).collect()).collect())
+    }
+
+    fn logits(&mut self, pieces: &[&[f32]], states: &mut [StreamState]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let Some(first) = pieces.first() else { return Ok(Vec::new()) };
+        let (window, length) = (self.info.window, first.len());
+        if length == 0 || !length.is_multiple_of(window) || pieces.iter().any(|p| p.len() != length) {
+            return Err(ModelError::WindowLength { got: length, want: window });
+        }
+        let expected = self.description.state_len();
+        if states.len() != pieces.len() || states.iter().any(|s| s.0.len() != expected) {
+            let text = format!("{} pieces need as many states of {expected} values", pieces.len());
+            return Err(ModelError::State(text));
+        }
+        let front = &self.description.front_end;
+        self.features.clear();
+        let mut memories = Vec::with_capacity(states.len());
+        for (piece, state) in pieces.iter().zip(states) {
+            let (ear, memory) = state.0.split_at_mut(front.state_len());
+            self.front_end.features(ear, piece, &mut self.features);
+            memories.push(memory);
+        }
+        let shape = (pieces.len(), length / front.step, front.mels, PLANES);
+        let features = Tensor::from_slice(&self.features, shape, &Device::Cpu)?;
+        Ok(self.network.advance(&features, &mut memories)?.to_vec2::<f32>()?)
     }
 }
 

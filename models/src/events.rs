@@ -2,16 +2,33 @@
 //! announced, gaps on the breath bridged, an end after silence, a cooldown. Pure: no clock, no IO; the whole
 //! state can be stored and restored.
 
+mod last_minute;
+
 use serde::{Deserialize, Serialize};
+
+use last_minute::LastMinute;
 
 /// Babies cry in bursts of about a second and breathe in between; gaps up to this long do not break a run of
 /// crying that is not announced yet.
 const BRIDGE_US: i64 = 700_000;
+/// What has lasted this long may be a cry with a breath after it. Less is a stray frame or two, over which only
+/// [`FLICKER_US`] are bridged; otherwise a click shortly before a cry would pass for its onset.
+const BURST_US: i64 = 150_000;
+/// Pauses up to this long are the score's flicker in a cry that has just begun, or is faint.
+const FLICKER_US: i64 = 200_000;
 /// Where frames are missing for longer than this (restart, lost windows), an open event ends at its last cry
 /// when frames come again.
 const MAX_GAP_US: i64 = 30_000_000;
-/// While crying goes on, frames count from this share of the threshold on (hysteresis).
-const RELEASE: f32 = 0.6;
+/// While crying goes on, frames count from this share of the threshold's odds on (hysteresis): with a threshold
+/// of 0.5, from 0.3 on. A share of the odds and not of the probability, so that another threshold is the same as
+/// other log-odds, whatever it is.
+const RELEASE: f32 = 3.0 / 7.0;
+
+/// A network is sure of a cry only after it has heard some of it. Frames count as its beginning from this share of
+/// the threshold's odds on: with a threshold of 0.5, from about 0.05 on.
+const LEAD: f32 = 0.05;
+/// The longest beginning.
+const LEAD_US: i64 = 2_000_000;
 
 /// When probabilities are an event.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -25,16 +42,35 @@ pub struct EventParams {
     /// Seconds after an announced event's end in which new crying is not announced. Crying that still goes on,
     /// or begins again, after that is announced as an event of its own.
     pub cooldown_s: f64,
+    /// Seconds of crying within the last minute before an event is announced, besides `min_duration_s` of it in
+    /// one run; 0 asks for none.
+    #[serde(default)]
+    pub sustained_s: f64,
+}
+
+impl EventParams {
+    /// Probability from which a frame counts as crying while crying goes on.
+    fn release(&self) -> f32 {
+        self.share(RELEASE)
+    }
+
+    /// Probability that has this share of the threshold's odds.
+    fn share(&self, of_odds: f32) -> f32 {
+        let t = self.threshold;
+        of_odds * t / (1.0 - t + of_odds * t)
+    }
 }
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Transition {
-    /// An event is announced. `onset_us` is the start of its first crying frame, `decided_us` the end of the
-    /// frame that decided, `score` the highest probability so far.
-    Started { onset_us: i64, decided_us: i64, score: f32 },
-    /// It has ended: `offset_us` is the end of its last crying frame, `crying_us` the sum of its crying frames.
-    Ended { onset_us: i64, offset_us: i64, peak_score: f32, crying_us: i64 },
+    /// An event is announced. `onset_us` is where its first crying frame begins, or the unbroken run of lesser
+    /// signs of it that leads there, `decided_us` the end of the frame that decided, `score` the highest probability so far, `sustained_us` the sum of the crying frames of
+    /// the minute before `decided_us`.
+    Started { onset_us: i64, decided_us: i64, score: f32, sustained_us: i64 },
+    /// It has ended: `offset_us` is the end of its last crying frame, `crying_us` the sum of its crying frames,
+    /// `sustained_us` that of the minute before `offset_us`, whether they belong to this event or to another.
+    Ended { onset_us: i64, offset_us: i64, peak_score: f32, crying_us: i64, sustained_us: i64 },
 }
 
 /// A run of crying, announced or not.
@@ -48,6 +84,21 @@ struct Run {
     announced: bool,
 }
 
+impl Run {
+    /// The pause after which what comes next is not of this run; `led` where there are lesser signs of crying in it.
+    fn patience_us(&self, params: &EventParams, led: bool) -> i64 {
+        // A cry during a cooldown lasts, like an announced one, over pauses; otherwise a cry that goes on and
+        // on would begin anew with every breath and never be announced.
+        if self.announced || self.crying_us >= us(params.min_duration_s) {
+            us(params.end_after_s)
+        } else if led || self.crying_us >= BURST_US {
+            BRIDGE_US
+        } else {
+            FLICKER_US
+        }
+    }
+}
+
 /// State of one camera's event logic. All times are microseconds of one clock, usually since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventLogic {
@@ -55,8 +106,14 @@ pub struct EventLogic {
     /// End of the newest frame that was seen; older ones are ignored, so replays change nothing.
     seen_us: Option<i64>,
     run: Option<Run>,
+    /// Start and end of the newest stretch of signs of crying, strong or not.
+    #[serde(default)]
+    lead: Option<(i64, i64)>,
     /// No announcement before this.
     quiet_until_us: Option<i64>,
+    /// Crying frames, whatever became of them.
+    #[serde(default)]
+    last_minute: LastMinute,
 }
 
 fn us(seconds: f64) -> i64 {
@@ -66,7 +123,14 @@ fn us(seconds: f64) -> i64 {
 impl EventLogic {
     /// Nothing heard yet.
     pub fn new(params: EventParams) -> Self {
-        Self { params, seen_us: None, run: None, quiet_until_us: None }
+        Self {
+            params,
+            seen_us: None,
+            run: None,
+            lead: None,
+            quiet_until_us: None,
+            last_minute: LastMinute::default(),
+        }
     }
 
     /// Other settings from the next frame on; an event that is open stays open.
@@ -91,10 +155,13 @@ impl EventLogic {
         timeless(self) == timeless(other)
     }
 
-    /// Nothing is open, nothing is beginning and no cooldown runs at `now_us`: a restart forgets nothing but
-    /// the time of the last frame.
+    /// Nothing is open, nothing is beginning, no cooldown runs at `now_us` and the minute before it was quiet: a
+    /// restart forgets nothing but the time of the last frame.
     pub fn is_idle(&self, now_us: i64) -> bool {
-        self.run.is_none() && self.quiet_until_us.is_none_or(|t| t <= now_us)
+        self.run.is_none()
+            && self.lead.is_none()
+            && self.quiet_until_us.is_none_or(|t| t <= now_us)
+            && self.last_minute.heard_us(now_us) == 0
     }
 
     /// An event was announced and has not ended.
@@ -111,13 +178,22 @@ impl EventLogic {
         if self.seen_us.is_some_and(|seen| start_us.saturating_add(slack) < seen) {
             return;
         }
+        let start_us = self.seen_us.map_or(start_us, |seen| start_us.max(seen));
+        if start_us >= end_us {
+            return;
+        }
         let gap = self.seen_us.map_or(0, |seen| start_us.saturating_sub(seen));
         self.seen_us = Some(end_us);
         if gap > MAX_GAP_US {
             self.close(out);
         }
+        self.lead(start_us, end_us, probability);
+        // What was not heard is no silence for an event; but it joins nothing to one either.
+        let (params, led) = (self.params, gap <= FLICKER_US && self.lead.is_some());
+        self.run
+            .take_if(|r| !r.announced && start_us.saturating_sub(r.last_us) > r.patience_us(&params, led));
         let crying_before = self.run.is_some_and(|r| start_us.saturating_sub(r.last_us) <= BRIDGE_US);
-        let bar = self.params.threshold * if crying_before { RELEASE } else { 1.0 };
+        let bar = if crying_before { self.params.release() } else { self.params.threshold };
         if probability >= bar {
             self.crying(start_us, end_us, probability, out);
         } else {
@@ -125,10 +201,21 @@ impl EventLogic {
         }
     }
 
+    /// Keeps the stretch of signs of crying up to date.
+    fn lead(&mut self, start_us: i64, end_us: i64, probability: f32) {
+        self.lead.take_if(|(_, end)| start_us.saturating_sub(*end) > FLICKER_US);
+        if probability >= self.params.share(LEAD) {
+            let from = self.lead.map_or(start_us, |(from, _)| from);
+            self.lead = Some((from, end_us));
+        }
+    }
+
     fn crying(&mut self, start_us: i64, end_us: i64, probability: f32, out: &mut Vec<Transition>) {
         let probability = probability.min(1.0);
+        self.last_minute.add(start_us, end_us);
+        let earliest = start_us.saturating_sub(LEAD_US);
         let run = self.run.get_or_insert(Run {
-            onset_us: start_us,
+            onset_us: self.lead.map_or(start_us, |(from, _)| from.clamp(earliest, start_us)),
             last_us: end_us,
             crying_us: 0,
             peak: 0.0,
@@ -138,21 +225,22 @@ impl EventLogic {
         run.crying_us = run.crying_us.saturating_add(end_us.saturating_sub(start_us));
         run.peak = run.peak.max(probability);
         let quiet = self.quiet_until_us.is_some_and(|t| end_us < t);
-        if !run.announced && !quiet && run.crying_us >= us(self.params.min_duration_s) {
+        if run.announced || quiet || run.crying_us < us(self.params.min_duration_s) {
+            return;
+        }
+        let sustained_us = self.last_minute.heard_us(end_us);
+        if sustained_us >= us(self.params.sustained_s) {
             run.announced = true;
             let (onset_us, score) = (run.onset_us, run.peak);
-            out.push(Transition::Started { onset_us, decided_us: end_us, score });
+            out.push(Transition::Started { onset_us, decided_us: end_us, score, sustained_us });
         }
     }
 
     fn quiet(&mut self, end_us: i64, out: &mut Vec<Transition>) {
-        let Some(run) = &self.run else { return };
-        let silence = end_us.saturating_sub(run.last_us);
-        // A cry during a cooldown lasts, like an announced one, over pauses; otherwise a cry that goes on and
-        // on would begin anew with every breath and never be announced.
-        let long_enough = run.crying_us >= us(self.params.min_duration_s);
-        let patience = if run.announced || long_enough { us(self.params.end_after_s) } else { BRIDGE_US };
-        if silence >= patience {
+        let over = |run: Run| {
+            end_us.saturating_sub(run.last_us) >= run.patience_us(&self.params, self.lead.is_some())
+        };
+        if self.run.is_some_and(over) {
             self.close(out);
         }
     }
@@ -168,12 +256,15 @@ impl EventLogic {
 
     fn close(&mut self, out: &mut Vec<Transition>) {
         let Some(run) = self.run.take().filter(|r| r.announced) else { return };
+        // What leads to the next event comes after this one.
+        self.lead = None;
         self.quiet_until_us = Some(run.last_us.saturating_add(us(self.params.cooldown_s)));
         out.push(Transition::Ended {
             onset_us: run.onset_us,
             offset_us: run.last_us,
             peak_score: run.peak,
             crying_us: run.crying_us,
+            sustained_us: self.last_minute.heard_us(run.last_us),
         });
     }
 }
@@ -186,7 +277,13 @@ mod tests {
     const STEP: u32 = 40_000;
 
     fn params() -> EventParams {
-        EventParams { threshold: 0.5, min_duration_s: 0.6, end_after_s: 5.0, cooldown_s: 60.0 }
+        EventParams {
+            threshold: 0.5,
+            min_duration_s: 0.6,
+            end_after_s: 5.0,
+            cooldown_s: 60.0,
+            sustained_s: 0.0,
+        }
     }
 
     /// Feeds stretches of (seconds, probability) and returns what changed.
@@ -207,16 +304,22 @@ mod tests {
 
     #[test]
     fn a_cry_is_announced_after_its_minimum_and_ends_after_silence() {
-        let out = run(&[(2.0, 0.0), (3.0, 0.9), (6.0, 0.1)]);
+        let out = run(&[(2.0, 0.0), (3.0, 0.9), (6.0, 0.01)]);
         assert_eq!(
             out,
             [
-                Transition::Started { onset_us: 2_000_000, decided_us: 2_600_000, score: 0.9 },
+                Transition::Started {
+                    onset_us: 2_000_000,
+                    decided_us: 2_600_000,
+                    score: 0.9,
+                    sustained_us: 600_000
+                },
                 Transition::Ended {
                     onset_us: 2_000_000,
                     offset_us: 5_000_000,
                     peak_score: 0.9,
-                    crying_us: 3_000_000
+                    crying_us: 3_000_000,
+                    sustained_us: 3_000_000,
                 },
             ]
         );
@@ -230,12 +333,142 @@ mod tests {
 
     #[test]
     fn bursts_on_the_breath_are_one_event() {
-        let bursts = [(0.4, 0.9), (0.5, 0.1)].repeat(10);
+        let bursts = [(0.4, 0.9), (0.5, 0.01)].repeat(10);
         let out = run(&[&bursts[..], &[(6.0, 0.0)]].concat());
         assert!(
             matches!(out[..], [Transition::Started { onset_us: 0, .. }, Transition::Ended { .. }]),
             "{out:?}"
         );
+    }
+
+    #[test]
+    fn a_click_before_a_cry_is_not_its_onset_and_a_short_cry_before_a_breath_is() {
+        let onset = |stretches: &[(f64, f32)]| match run(stretches)[..] {
+            [Transition::Started { onset_us, decided_us, .. }] => (onset_us, decided_us),
+            ref other => panic!("{other:?}"),
+        };
+        // One frame or three, half a second before.
+        assert_eq!(onset(&[(0.04, 0.9), (0.52, 0.01), (1.0, 0.9)]), (560_000, 1_160_000));
+        assert_eq!(onset(&[(0.12, 0.9), (0.52, 0.01), (1.0, 0.9)]), (640_000, 1_240_000));
+        // Several of them lead back no further.
+        let clicks = [(0.04, 0.9), (0.44, 0.01)].repeat(5);
+        assert_eq!(onset(&[&clicks[..], &[(1.0, 0.9)]].concat()), (2_400_000, 3_000_000));
+        // Nor do they lower the bar for what follows: its lesser signs only lead to it.
+        let weak = onset(&[(0.04, 0.9), (0.32, 0.01), (0.2, 0.4), (1.0, 0.9)]);
+        assert_eq!(weak, (360_000, 1_160_000));
+        assert_eq!(onset(&[(0.2, 0.9), (0.52, 0.01), (1.0, 0.9)]), (0, 1_120_000));
+        assert_eq!(onset(&[(0.04, 0.9), (0.16, 0.01), (1.0, 0.9)]), (0, 760_000), "flicker at the onset");
+    }
+
+    #[test]
+    fn lesser_signs_lead_back_to_the_onset_but_announce_nothing() {
+        assert_eq!(run(&[(30.0, 0.2)]), []);
+        let onset = |stretches: &[(f64, f32)]| match run(stretches)[..] {
+            [Transition::Started { onset_us, decided_us, .. }] => (onset_us, decided_us),
+            ref other => panic!("{other:?}"),
+        };
+        assert_eq!(onset(&[(1.0, 0.01), (0.8, 0.2), (1.0, 0.9)]), (1_000_000, 2_400_000));
+        assert_eq!(onset(&[(1.0, 0.2), (0.4, 0.01), (1.0, 0.9)]).0, 1_400_000, "not over a pause");
+        assert_eq!(onset(&[(8.0, 0.2), (1.0, 0.9)]).0, 6_000_000, "not for ever");
+        // A hesitating score is one cry.
+        assert_eq!(onset(&[(0.12, 0.9), (0.4, 0.2), (1.0, 0.9)]), (0, 1_000_000));
+        // What trails after one event does not lead to the next.
+        let (mut logic, mut t) = (EventLogic::new(EventParams { cooldown_s: 0.0, ..params() }), 0);
+        feed(&mut logic, &mut t, &[(1.0, 0.9), (4.8, 0.2)]);
+        let out = feed(&mut logic, &mut t, &[(0.4, 0.2), (1.0, 0.9)]);
+        let [Transition::Ended { offset_us, .. }, Transition::Started { onset_us, .. }] = out[..] else {
+            panic!("{out:?}")
+        };
+        assert_eq!((offset_us, onset_us), (1_000_000, 6_000_000));
+    }
+
+    #[test]
+    fn a_short_run_is_not_joined_to_what_comes_after_lost_frames() {
+        let (mut logic, mut t) = (EventLogic::new(params()), 0);
+        feed(&mut logic, &mut t, &[(0.4, 0.9)]);
+        t += 20_000_000;
+        let onset = t;
+        let out = feed(&mut logic, &mut t, &[(0.8, 0.9)]);
+        assert!(matches!(out[..], [Transition::Started { onset_us, .. }] if onset_us == onset), "{out:?}");
+    }
+
+    #[test]
+    fn hysteresis_is_the_same_distance_in_log_odds_at_every_threshold() {
+        let log_odds = |p: f32| (p / (1.0 - p)).ln();
+        for threshold in [1e-6, 0.1, 0.25, 0.5, 0.8, 0.99] {
+            let release = EventParams { threshold, ..params() }.release();
+            assert!((log_odds(threshold) - log_odds(release) - (7.0f32 / 3.0).ln()).abs() < 1e-3);
+        }
+        assert!((params().release() - 0.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_last_minutes_crying_is_told_with_start_and_end() {
+        let (mut logic, mut t) = (EventLogic::new(EventParams { cooldown_s: 0.0, ..params() }), 0);
+        let sustained = |out: Vec<Transition>| -> Vec<i64> {
+            let us = out.iter().map(|transition| match transition {
+                Transition::Started { sustained_us, .. } | Transition::Ended { sustained_us, .. } => {
+                    *sustained_us
+                }
+            });
+            us.collect()
+        };
+        assert_eq!(sustained(feed(&mut logic, &mut t, &[(4.0, 0.9), (6.0, 0.0)])), [600_000, 4_000_000]);
+        assert_eq!(sustained(feed(&mut logic, &mut t, &[(2.0, 0.9), (8.0, 0.0)])), [4_600_000, 6_000_000]);
+        // Not at the end's announcement, half an hour of patience later, but at the end.
+        logic.set_params(EventParams { end_after_s: 1800.0, ..*logic.params() });
+        assert_eq!(
+            sustained(feed(&mut logic, &mut t, &[(1.0, 0.9), (1801.0, 0.0), (1.0, 0.9)])),
+            [6_600_000, 7_000_000, 600_000]
+        );
+    }
+
+    #[test]
+    fn what_was_not_heard_or_is_told_again_is_not_counted_as_crying() {
+        let (mut logic, mut t) = (EventLogic::new(params()), 0);
+        feed(&mut logic, &mut t, &[(2.0, 0.9)]);
+        feed(&mut logic, &mut 0, &[(2.0, 0.9)]);
+        t += 20_000_000;
+        feed(&mut logic, &mut t, &[(1.0, 0.9)]);
+        // Neighbours that overlap by less than half a frame are counted once.
+        for start in [t - 10_000, t + 25_000] {
+            logic.push(start, STEP, 0.9, &mut Vec::new());
+        }
+        assert_eq!(logic.last_minute.heard_us(t + 65_000), 3_065_000);
+    }
+
+    #[test]
+    fn lasting_crying_alone_is_announced_where_that_is_wanted() {
+        let wanted = EventParams { sustained_s: 10.0, cooldown_s: 0.0, ..params() };
+        let breath = [(0.8, 0.9), (0.4, 0.01)];
+        let (mut logic, mut t) = (EventLogic::new(wanted), 0);
+        assert_eq!(feed(&mut logic, &mut t, &[&breath.repeat(12)[..], &[(8.0, 0.0)]].concat()), [], "9.6 s");
+        assert!(!logic.is_idle(t));
+        feed(&mut logic, &mut t, &[(60.0, 0.0)]);
+        assert!(logic.is_idle(t), "it is forgotten after a minute");
+        let onset = t;
+        let out = feed(&mut logic, &mut t, &breath.repeat(14));
+        let Some(Transition::Started { onset_us, decided_us, sustained_us, .. }) = out.first() else {
+            panic!()
+        };
+        assert_eq!((*onset_us, *sustained_us), (onset, 10_000_000));
+        assert_eq!(
+            *decided_us,
+            onset + 12 * 1_200_000 + 400_000,
+            "with the last crying frame that was missing"
+        );
+        // Bouts apart add up within the minute; each must be long enough to be an event.
+        let (mut logic, mut t) = (EventLogic::new(wanted), 0);
+        assert_eq!(feed(&mut logic, &mut t, &[(6.0, 0.9), (20.0, 0.0)]), []);
+        let onset = t;
+        let out = feed(&mut logic, &mut t, &[(6.0, 0.9)]);
+        assert!(
+            matches!(out[..], [Transition::Started { onset_us, decided_us, .. }]
+                if onset_us == onset && decided_us == onset + 4_000_000),
+            "{out:?}"
+        );
+        let (mut logic, mut t) = (EventLogic::new(wanted), 0);
+        assert_eq!(feed(&mut logic, &mut t, &[(0.4, 0.9), (0.8, 0.0)].repeat(50)), [], "clicks");
     }
 
     #[test]
@@ -284,8 +517,23 @@ mod tests {
         feed(&mut logic, &mut t, &[(1.0, 0.9)]);
         let mut restored: EventLogic = serde_json::from_str(&serde_json::to_string(&logic).unwrap()).unwrap();
         assert_eq!(restored, logic);
+        assert_eq!(restored.last_minute.heard_us(t), 1_000_000);
         let out = feed(&mut restored, &mut t, &[(6.0, 0.0)]);
         assert!(matches!(out[..], [Transition::Ended { onset_us: 0, .. }]), "not announced twice: {out:?}");
+    }
+
+    #[test]
+    fn a_state_that_was_stored_before_there_was_a_last_minute_is_understood() {
+        let stored = r#"{"params": {"threshold": 0.5, "min_duration_s": 0.6, "end_after_s": 5.0, "cooldown_s": 60.0},
+            "seen_us": 1000000, "quiet_until_us": null, "run": {"onset_us": 0, "last_us": 1000000,
+            "crying_us": 1000000, "peak": 0.9, "announced": true}}"#;
+        let mut logic: EventLogic = serde_json::from_str(stored).unwrap();
+        assert_eq!(logic.params(), &params());
+        let out = feed(&mut logic, &mut 1_000_000, &[(1.0, 0.9), (6.0, 0.0)]);
+        assert!(
+            matches!(out[..], [Transition::Ended { onset_us: 0, sustained_us: 1_000_000, .. }]),
+            "{out:?}"
+        );
     }
 
     #[test]
@@ -297,6 +545,7 @@ mod tests {
                 min_duration_s: rng.random_range(0.0..2.0),
                 end_after_s: rng.random_range(0.1..6.0),
                 cooldown_s: rng.random_range(0.0..20.0),
+                sustained_s: if rng.random_bool(0.3) { rng.random_range(0.0..30.0) } else { 0.0 },
             });
             let (mut t, mut out) = (rng.random_range(-10..10_000_000), Vec::new());
             for _ in 0..2000 {
@@ -317,12 +566,15 @@ mod tests {
             let mut open = None;
             for transition in out {
                 match transition {
-                    Transition::Started { onset_us, decided_us, score } => {
+                    Transition::Started { onset_us, decided_us, score, sustained_us } => {
                         assert!(open.is_none(), "seed {seed}");
+                        let wanted = us(logic.params().sustained_s).max(1);
+                        assert!((wanted..=60_000_000).contains(&sustained_us), "seed {seed}");
                         assert!(decided_us > onset_us && (0.0..=1.0).contains(&score), "seed {seed}");
                         open = Some(onset_us);
                     }
-                    Transition::Ended { onset_us, offset_us, peak_score, .. } => {
+                    Transition::Ended { onset_us, offset_us, peak_score, sustained_us, .. } => {
+                        assert!((1..=60_000_000).contains(&sustained_us), "seed {seed}");
                         assert_eq!(open.take(), Some(onset_us), "seed {seed}");
                         assert!(offset_us > onset_us && (0.0..=1.0).contains(&peak_score), "seed {seed}");
                     }

@@ -2,12 +2,14 @@
 //! training, `nursery detect` and the service alike.
 
 pub mod detector;
+pub mod evaluation;
 pub mod events;
 pub mod frontend;
 pub mod net;
 pub mod ops;
+pub mod recording;
 pub mod train;
 pub mod weights;
 pub mod window;
 
-pub use detector::{Detector, ModelError, ModelInfo};
+pub use detector::{Detector, ModelError, ModelInfo, StreamState};

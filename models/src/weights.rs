@@ -10,11 +10,14 @@ use std::collections::{BTreeMap, HashMap};
 /// Largest weights file that is read, bytes.
 pub const MAX_BYTES: u64 = 64 << 20;
 
+/// Most bytes that a model may want to remember of a stream.
+pub const MAX_STATE: usize = 256 << 10;
+
 /// Metadata key that holds the [`Description`] as JSON.
 const KEY: &str = "nursery";
 
 /// Layout version of the metadata.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a weights file says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +33,9 @@ pub struct Description {
     pub front_end: FrontEndConfig,
     /// Shape of the network.
     pub network: NetConfig,
-    /// Samples from one scored stretch to the next.
+    /// Samples that are scored at once: a window, and the hop from one to the next.
     pub hop: usize,
-    /// Samples of the window after the scored stretch.
+    /// Samples by which the scores lag behind the audio: what the network hears of the future of each of them.
     pub lookahead: usize,
     /// Sound that each score stands for.
     pub labels: Vec<String>,
@@ -52,6 +55,11 @@ impl Description {
         self.front_end.step * self.network.time_stride()
     }
 
+    /// Values that are remembered of a stream between two windows: the front end's, then the network's.
+    pub fn state_len(&self) -> usize {
+        self.front_end.state_len() + self.network.memory_len(self.front_end.mels)
+    }
+
     /// Says what is missing or out of range.
     pub fn check(&self) -> Result<(), String> {
         if self.format != FORMAT {
@@ -67,14 +75,17 @@ impl Description {
         if self.hop == 0 || !self.hop.is_multiple_of(step) || !self.lookahead.is_multiple_of(step) {
             return Err(format!("hop and lookahead must be multiples of the score frame, {step} samples"));
         }
-        if self.hop.saturating_add(self.lookahead) > self.front_end.window {
-            return Err("hop and lookahead do not fit into the window".into());
-        }
-        if !self.front_end.frames().is_multiple_of(self.network.time_stride()) {
-            return Err("the window holds no whole number of score frames".into());
+        if self.hop > 160_000 || self.lookahead > 80_000 {
+            return Err("hop may be up to 10 s and lookahead up to 5 s".into());
         }
         if self.labels.first().map(String::as_str) != Some("baby_cry") || self.labels.len() != 1 {
             return Err("labels must be [\"baby_cry\"]".into());
+        }
+        if self.state_len() * 4 > MAX_STATE {
+            return Err(format!(
+                "a stream's state would take {} bytes, at most {MAX_STATE}",
+                self.state_len() * 4
+            ));
         }
         let sane = |x: f32, low: f32, high: f32| x.is_finite() && (low..=high).contains(&x);
         if !sane(self.threshold, 0.001, 0.999)
@@ -100,8 +111,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Description, BTreeMap<String, Vec<f32>>), 
         serde_json::from_str(text).map_err(|e| format!("has metadata that does not parse: {e}"))?;
     description.check()?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("does not parse: {e}"))?;
-    let layout =
-        description.network.serving_layout(description.front_end.frames(), description.front_end.mels);
+    let layout = description.network.serving_layout(description.front_end.mels);
     if file.len() != layout.len() {
         return Err(format!("holds {} tensors, the network needs {}", file.len(), layout.len()));
     }
@@ -129,8 +139,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Description, BTreeMap<String, Vec<f32>>), 
 pub fn serialize(description: &Description, tensors: &BTreeMap<String, Vec<f32>>) -> Result<Vec<u8>, String> {
     description.check()?;
     let text = serde_json::to_string(description).map_err(|e| e.to_string())?;
-    let layout =
-        description.network.serving_layout(description.front_end.frames(), description.front_end.mels);
+    let layout = description.network.serving_layout(description.front_end.mels);
     let mut bytes = Vec::new();
     for (name, shape) in layout {
         let values = tensors.get(&name).ok_or_else(|| format!("tensor {name} is missing"))?;

@@ -1,5 +1,5 @@
-//! Cuts a continuous stream of 16 kHz mono samples into overlapping windows, the same way for the live
-//! capture process and for recordings.
+//! Cuts a continuous stream of 16 kHz mono samples into windows, the same way for the live capture process and for
+//! recordings. Windows may overlap; those of the models of today do not.
 
 /// One window cut from a stream.
 #[derive(Debug, Clone, PartialEq)]

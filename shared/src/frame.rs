@@ -10,10 +10,11 @@ use crate::codec::{self, CodecError, MAX_MESSAGE};
 /// Bytes of the length prefix.
 pub const PREFIX: usize = 4;
 
-/// The largest frame that a worker may send to the supervisor: a window of ten seconds and its header fit.
+/// The largest frame that a worker may send to the supervisor: a window of ten seconds and its header fit, and so do
+/// the longest state and the scores of one window. Batches are cut so that their answers fit.
 pub const MAX_FROM_WORKER: usize = 512 << 10;
 
-/// The largest frame that the supervisor sends: a full batch of windows.
+/// The largest frame that the supervisor sends; batches are cut so that they fit.
 pub const MAX_TO_WORKER: usize = MAX_MESSAGE;
 
 /// What is wrong with a frame, or with the stream that should have carried it.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod frame;
 pub mod message;
+pub mod model_state;
 pub mod pcm;
 pub mod redact;
 pub mod secret;

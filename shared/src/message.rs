@@ -2,21 +2,27 @@
 //! [`WORKER_FD`] in the worker; the worker speaks first ([`FromWorker::Hello`]), the supervisor answers with
 //! the role's configuration, and from then on both speak as they must.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{AlertConfig, CameraConfig, DetectionConfig},
-    pcm::Pcm,
+    model_state::ModelState,
+    pcm::{Pcm, SAMPLE_RATE},
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
 
 /// How often a worker reports progress from its working loop, at the least.
-pub const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// More scores per window than any model gives.
+pub const MAX_SCORES: usize = 4096;
 
 /// What a worker process is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -49,10 +55,25 @@ pub struct ModelShape {
     pub window: u32,
     /// Samples between the ends of two windows.
     pub hop: u32,
-    /// Samples at the end of a window that only serve as context.
+    /// Samples by which the scores lag behind the window that brings them.
     pub lookahead: u32,
     /// Samples per score.
     pub frame_step: u32,
+    /// Bytes of a stream's state after a window.
+    pub state_bytes: u32,
+}
+
+impl ModelShape {
+    /// How many windows this much audio makes, at least one: bounds on waiting windows are meant in seconds.
+    pub fn windows_in(&self, audio: Duration) -> usize {
+        let samples = audio.as_millis() * u128::from(SAMPLE_RATE) / 1000;
+        usize::try_from(samples.div_ceil(u128::from(self.hop.max(1)))).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Scores of one window.
+    pub fn scores_per_window(&self) -> usize {
+        self.hop.div_ceil(self.frame_step.max(1)) as usize
+    }
 }
 
 /// Everything that a worker tells the supervisor.
@@ -147,6 +168,8 @@ pub struct CapturedWindow {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowJob {
     pub id: u64,
+    /// What the model remembers of the stream up to here.
+    pub state: ModelState,
     pub pcm: Pcm,
 }
 
@@ -155,6 +178,8 @@ pub struct WindowJob {
 pub struct WindowScores {
     pub id: u64,
     pub scores: Vec<f32>,
+    /// What the model remembers of the stream after this window; goes with the stream's next one.
+    pub state: ModelState,
 }
 
 /// Something that the sink handles for a camera.

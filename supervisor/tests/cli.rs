@@ -241,8 +241,7 @@ fn nasty() -> Status {
     }
 }
 
-const INFO_SCRIPT_MODEL: &str =
-    r#""model":{"id":"test-model","window":48000,"hop":8000,"lookahead":4000,"frame_step":800}"#;
+const INFO_SCRIPT_MODEL: &str = r#""model":{"id":"test-model","window":4000,"hop":4000,"lookahead":4000,"frame_step":800,"state_bytes":25000}"#;
 
 fn info(version: &str) -> String {
     format!(r#"echo '{{"version":"{version}","protocol":{PROTOCOL},{INFO_SCRIPT_MODEL}}}'"#)
@@ -375,6 +374,27 @@ fn check_names_what_it_found() {
     let worker = dir.script("worker", &info(VERSION));
     let said = printed(nursery(["check", "--config"]).arg(&config).arg("--worker-binary").arg(&worker));
     assert_eq!(said, format!("{}: ok, 1 camera, 0 alerts, model test-model\n", config.display()));
+}
+
+#[test]
+fn check_tells_what_a_sensitivity_comes_to() {
+    let dir = TempDir::new();
+    let config = dir.write(
+        "cameras.json",
+        r#"{"cameras": [{"name": "crib", "source": "synthetic:cry"},
+                        {"name": "hall", "source": "synthetic:cry", "sensitivity": 0.5, "sustained_s": 12},
+                        {"name": "attic", "source": "synthetic:cry", "threshold": 0.7}],
+            "detection": {"sensitivity": "low"}}"#,
+    );
+    let worker = dir.script("worker", &info(VERSION));
+    let said = printed(nursery(["check", "--config"]).arg(&config).arg("--worker-binary").arg(&worker));
+    let low = "low".parse::<nursery_shared::config::Sensitivity>().unwrap().threshold();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains(": ok, 3 cameras, 0 alerts"), "{said}");
+    assert_eq!(lines[1], format!("  crib: crying from a probability of {low:.3} on"));
+    assert_eq!(lines[2], "  hall: announced after 12 s of crying within a minute");
+    assert_eq!(lines[3], "  attic: crying from a probability of 0.700 on");
+    assert_eq!(lines.len(), 4);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn a_receiver_that_never_answers_holds_up_neither_the_next_receiver_nor_the_serv
     crib.microphone().play(&audio::cry(5.0));
     let started = quick.wait_for("cry.started", "crib", PATIENCE);
     quick.wait_for("cry.ended", "crib", PATIENCE);
-    service.wait_windows("crib", 3);
+    service.wait_windows("crib", 6);
     assert!(hanging.accepted().is_empty());
     hanging.set_answer(Answer::Status(202));
     assert_eq!(hanging.wait_for("cry.started", "crib", PATIENCE).event_id(), started.event_id());

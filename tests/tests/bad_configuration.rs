@@ -44,6 +44,8 @@ fn every_bad_configuration_ends_with_status_2_and_one_line_with_file_and_key() {
         (with(r#""detecton": {}"#), "detection"),
         (with(r#""detection": {"treshold": 0.5}"#), "threshold"),
         (with(r#""detection": {"threshold": 7}"#), "detection.threshold"),
+        (with(r#""detection": {"threshold": 0.5, "sensitivity": "low"}"#), "detection.sensitivity"),
+        (one(r#", "sensitivity": "lwo""#), "did you mean \"low\""),
         (with(r#""inference": {"workers": 0}"#), "inference.workers"),
         (with(r#""inference": {"workers": 1000000}"#), "inference.workers"),
         (with(r#""inference": {"max_batch": 0}"#), "inference.max_batch"),
@@ -124,7 +126,7 @@ fn a_second_service_on_the_same_socket_is_refused_and_the_first_goes_on() {
     let said = refusal(&wait::output(&mut second, SOON), 1, "a second service");
     assert!(said.contains("control.sock"), "{said}");
     assert_eq!(service.status().pid, before.pid);
-    service.wait_windows("crib", 2);
+    service.wait_windows("crib", 4);
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn each_fault_of_a_camera_has_its_own_error_and_leaves_the_healthy_one_alone() {
         errors.len(),
         "two faults, one text: {errors:#?}"
     );
-    service.wait_windows("healthy", 5);
+    service.wait_windows("healthy", 10);
     let status = service.status();
     assert_eq!(find_camera(&status, "healthy").state, CameraState::Live);
     assert_eq!(find_camera(&status, "healthy").last_error, None);
@@ -96,7 +96,7 @@ fn a_stream_that_stalls_is_said_to_be_stalled_and_recovers() {
         });
         rtsp.set_fault(Fault::None);
         service.wait_live(&["crib"]);
-        service.wait_windows("crib", 3);
+        service.wait_windows("crib", 6);
         assert_eq!(service.worker("capture:crib").restarts, 0);
     }
 }
@@ -115,7 +115,7 @@ fn a_camera_that_hangs_up_or_goes_away_is_heard_again_when_it_is_back() {
     assert_ne!(service.camera("crib").state, CameraState::Live);
     rtsp.come_back();
     service.wait_live(&["crib"]);
-    service.wait_windows("crib", 3);
+    service.wait_windows("crib", 6);
     assert_eq!(service.worker("capture:crib").restarts, 0);
 }
 
@@ -136,7 +136,7 @@ fn a_frozen_gstreamer_camera_is_noticed_and_heard_again() {
     });
     gst.signal(Signal::SIGCONT);
     service.wait_live(&["crib"]);
-    service.wait_windows("crib", 3);
+    service.wait_windows("crib", 6);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn rude_cameras_disturb_nobody_and_eat_no_memory() {
     for (name, _) in &rude {
         let error = service.wait_error(name, &[""]);
         assert!(!error.contains('\n') && error.len() < 1000, "{name}: {error:?}");
-        service.wait_windows("healthy", 2);
+        service.wait_windows("healthy", 4);
     }
     let status = service.status();
     for worker in &status.workers {
@@ -188,7 +188,7 @@ fn broken_packets_are_passed_over_and_the_cry_between_them_is_heard() {
     let rtsp = RtspCamera::with(Setup { codec: Codec::L16, fault: Fault::CorruptMedia, ..Setup::default() });
     let receiver = Receiver::start();
     let service = Service::start(&config([camera("crib", rtsp.url())], [receiver.alert()]));
-    service.wait_for("windows", |status| (find_camera(status, "crib").windows > 2).then_some(()));
+    service.wait_for("windows", |status| (find_camera(status, "crib").windows > 4).then_some(()));
     rtsp.microphone().play(&audio::cry(6.0));
     receiver.wait_for("cry.started", "crib", PATIENCE);
     let about_packets = service.log().iter().filter(|line| line.contains("capture:crib")).count();

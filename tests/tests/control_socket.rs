@@ -88,7 +88,7 @@ fn rude_clients_delay_neither_status_nor_cameras() {
     let cut_off = (0..200).find(|_| huge.write_all(&block).is_err());
     assert!(cut_off.is_some(), "200 MiB of one request were taken in");
     assert!(service.process().resident() < before + (16 << 20));
-    service.wait_windows("crib", 3);
+    service.wait_windows("crib", 6);
     drop((silent, deaf));
     slow.join().unwrap();
     assert_eq!(service.status().workers.iter().map(|w| w.restarts).sum::<u64>(), 0);

@@ -33,7 +33,7 @@ fn expect_one_event(service: &Service, receiver: &Receiver, crying: &str, all: &
     let duration = ended.body["data"]["duration_s"].as_f64().unwrap();
     assert!((2.0..12.0).contains(&duration), "a cry of about 6 s was said to last {duration} s");
     for name in all {
-        service.wait_windows(name, 4);
+        service.wait_windows(name, 8);
     }
     let came: Vec<_> =
         receiver.accepted().iter().map(|r| (r.kind().to_owned(), r.camera().to_owned())).collect();

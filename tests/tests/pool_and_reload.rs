@@ -8,10 +8,14 @@ use nursery_shared::{
     status::{Status, WorkerState},
 };
 use nursery_tests::{
+    audio,
+    receiver::Receiver,
     rtsp_camera::{Codec, RtspCamera},
     service::{Service, camera, config},
+    temp_dir::TempDir,
+    wait::PATIENCE,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The processes that run now, by worker.
 fn pids(status: &Status) -> BTreeMap<String, u32> {
@@ -43,14 +47,14 @@ fn scaling_the_pool_touches_no_process_that_stays() {
     let four = pids(&wait_pool(&service, 4));
     assert_eq!(four.len(), before.len() + 3);
     assert!(before.iter().all(|(name, pid)| four.get(name) == Some(pid)), "{before:?} became {four:?}");
-    service.wait_windows("a", 3);
+    service.wait_windows("a", 6);
     service.must(["scale", "1"]);
     let one = pids(&wait_pool(&service, 1));
     assert!(one.iter().all(|(name, pid)| four.get(name) == Some(pid)), "{four:?} became {one:?}");
     let status = service.status();
     assert_eq!(status.workers.iter().map(|w| w.restarts).sum::<u64>(), 0);
     assert_eq!(status.inference.quarantined, 0);
-    service.wait_windows("a", 3);
+    service.wait_windows("a", 6);
     service.must(["scale", "auto"]);
     for bad in ["0", "65", "many"] {
         let out = service.cli(["scale", bad]);
@@ -111,6 +115,32 @@ fn a_reload_of_a_changed_camera_replaces_its_process_alone() {
 }
 
 #[test]
+fn a_reload_that_makes_a_camera_more_sensitive_touches_no_process_and_is_in_force() {
+    let dir = TempDir::new();
+    let crying = dir.join("crying.wav");
+    audio::write_wav(&crying, &[audio::room_noise(1.0), audio::cry(4.0), audio::room_noise(3.0)].concat());
+    let receiver = Receiver::start();
+    let with = |key: &str, value: Value| {
+        let source = format!("file:{}", crying.display());
+        let mut camera = json!({"name": "a", "source": source, "loop": true});
+        camera[key] = value;
+        config([camera], [receiver.alert()])
+    };
+    let service = Service::start(&with("sustained_s", json!(30)));
+    service.wait_live(&["a"]);
+    service.wait_windows("a", 24);
+    let before = pids(&service.status());
+    assert!(receiver.accepted().is_empty());
+    service.write_config(&with("sensitivity", json!("high")));
+    service.must(["reload"]);
+    receiver.wait_for("cry.started", "a", PATIENCE);
+    let ended = receiver.wait_for("cry.ended", "a", PATIENCE);
+    let sustained = ended.body["data"]["sustained_s"].as_f64().unwrap();
+    assert!((1.0..=60.0).contains(&sustained), "{sustained}");
+    assert_eq!(pids(&service.status()), before);
+}
+
+#[test]
 fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
     let (_cameras, list) = three_cameras();
     let service = Service::start(&config(list, []));
@@ -128,6 +158,6 @@ fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
         assert!(said.contains("cameras.json") && said.contains(expected), "{said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
-    service.wait_windows("b", 2);
+    service.wait_windows("b", 4);
     assert_eq!(pids(&service.status()), before);
 }

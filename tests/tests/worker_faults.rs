@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,18 +12,19 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use nursery_shared::{control::Reply, control::Request};
+use nursery_shared::{control::Reply, control::Request, status::CameraState};
 use nursery_tests::{
     audio,
     processes::all_gone,
     receiver::Receiver,
     rtsp_camera::{Codec, RtspCamera},
-    service::{Service, ask, camera, config, find_camera},
-    wait::PATIENCE,
+    service::{Service, ask, camera, config, find_camera, nursery},
+    temp_dir::TempDir,
+    wait::{self, PATIENCE},
 };
 use serde_json::{Value, json};
 
-/// The longest time in which a camera that is not concerned may show no new window. Windows come about twice a
+/// The longest time in which a camera that is not concerned may show no new window. Windows come four times a
 /// second; the rest is for a machine that is busy with other tests.
 const LONGEST_GAP: Duration = Duration::from_secs(6);
 
@@ -94,7 +96,7 @@ impl Scene {
         if !before.is_empty() {
             let windows = self.service.camera("crib").windows;
             self.service.wait_for("the cry to be on its way", |status| {
-                (find_camera(status, "crib").windows >= windows + 2).then_some(())
+                (find_camera(status, "crib").windows >= windows + 4).then_some(())
             });
         }
         assert!(old.signal(signal), "{worker} died by itself");
@@ -185,8 +187,82 @@ fn a_whole_pool_that_freezes_and_comes_back_costs_no_process() {
     assert!(infer.signal(Signal::SIGSTOP));
     service.wait_for("a window in its hands", |s| (s.inference.in_flight > 0).then_some(()));
     assert!(infer.signal(Signal::SIGCONT));
-    service.wait_windows("crib", 4);
+    service.wait_windows("crib", 8);
     assert_eq!(service.process_of("infer:0"), infer);
+}
+
+const FRAME_US: i64 = 50_000;
+
+/// What became of a recording: per announcement its kind, its onset after the first one in score frames, and what
+/// was measured. `kills`: how often the inference process is killed with a window in its hands meanwhile.
+fn announced(recording: &Path, windows: u64, kills: u64) -> Vec<(String, i64, Vec<Value>)> {
+    let source = format!("file:{}", recording.display());
+    let mut config = config([json!({"name": "crib", "source": source, "realtime": false})], []);
+    config["detection"] = json!({"end_after_s": 1, "cooldown_s": 0, "min_duration_s": 0.2});
+    config["supervision"] = json!({"healthy_after_s": 0.01});
+    let mut service = Service::start(&config);
+    for n in 1..=kills {
+        service.wait_for("more windows to be scored", |s| {
+            (s.inference.scored >= n * windows / (kills + 2)).then_some(())
+        });
+        let old = service.process_of("infer:0");
+        assert!(old.signal(Signal::SIGSTOP));
+        let mut before = None;
+        service.wait_for("a window to stay in its hands", |s| {
+            let stuck =
+                s.inference.in_flight > 0 && before.replace(s.inference.scored) == Some(s.inference.scored);
+            stuck.then_some(())
+        });
+        assert!(old.signal(Signal::SIGKILL));
+        service.wait_replaced("infer:0", old);
+    }
+    service.wait_for("the end of the recording", |s| {
+        let camera = find_camera(s, "crib");
+        let over = camera.state == CameraState::Ended && s.inference.queued + s.inference.in_flight == 0;
+        over.then_some(())
+    });
+    let status = service.status();
+    assert_eq!(service.worker("infer:0").restarts, kills);
+    assert_eq!((status.inference.quarantined, status.cameras[0].dropped), (0, 0));
+    assert_eq!((status.inference.scored, status.cameras[0].windows), (windows, windows));
+    // A stop stores everything first.
+    assert!(service.stop().status.success());
+    let state_dir = service.dir().join("state");
+    let mut events = nursery(["events", "--json", "--state-dir"]);
+    let out = wait::output(events.arg(state_dir), Duration::from_secs(30));
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let bodies: Vec<Value> = String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|body: &Value| body["type"].as_str().unwrap().starts_with("cry."))
+        .collect();
+    let time =
+        |body: &Value, key: &str| nursery_shared::timestamp::parse_since(body["data"][key].as_str().unwrap());
+    let first = bodies.first().map(|b| time(b, "onset").unwrap()).unwrap_or_default();
+    let measured =
+        |body: &Value| ["score", "duration_s", "peak_score"].map(|k| body["data"][k].clone()).into();
+    bodies
+        .iter()
+        .map(|b| {
+            // Written in whole milliseconds, so the difference may be off by one of them.
+            let frames = (time(b, "onset").unwrap() - first + FRAME_US / 2) / FRAME_US;
+            (b["type"].as_str().unwrap().to_owned(), frames, measured(b))
+        })
+        .collect()
+}
+
+#[test]
+fn a_recording_whose_inference_process_is_killed_again_and_again_is_scored_as_if_nothing_had_happened() {
+    let dir = TempDir::new();
+    let wav = dir.join("night.wav");
+    let clip: Vec<i16> = (0..16).flat_map(|_| [audio::cry(4.0), audio::room_noise(3.0)].concat()).collect();
+    audio::write_wav(&wav, &clip);
+    // One more window brings the scores of the last one.
+    let windows = (clip.len() as u64).div_ceil(u64::from(audio::RATE) / 4) + 1;
+    let undisturbed = announced(&wav, windows, 0);
+    assert!(undisturbed.len() >= 20, "most of sixteen cries are announced: {undisturbed:?}");
+    assert_eq!(announced(&wav, windows, 6), undisturbed);
 }
 
 #[test]

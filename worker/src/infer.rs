@@ -1,9 +1,13 @@
-//! Role `infer`: scores batches of windows. Keeps nothing between two batches, so any process can score any
-//! window.
+//! Role `infer`: scores batches of windows. What the model remembers of a stream comes and goes with the stream's
+//! windows; nothing is kept between two batches, so any process can score any window.
 
 use std::path::Path;
 
-use nursery_shared::message::{FromWorker, Role, ToWorker, WindowScores};
+use nursery_models::{Detector, StreamState};
+use nursery_shared::{
+    message::{FromWorker, Role, ToWorker, WindowJob, WindowScores},
+    model_state::ModelState,
+};
 
 use crate::{info, link};
 
@@ -23,21 +27,16 @@ pub fn run() -> Result<(), String> {
             std::env::set_var(pool, threads.max(1).to_string());
         }
     }
-    let mut detector = info::load_detector(model.as_deref().map(Path::new))?;
-    let window = detector.info().window;
-    // The first run pays for lazy set-up; better now than when a camera waits.
-    detector.score_batch(&[&vec![0.0; window]]).map_err(|e| e.to_string())?;
+    let mut scorer = Scorer::new(info::load_detector(model.as_deref().map(Path::new))?);
+    scorer.warm_up()?;
     outbox.send(&FromWorker::Ready)?;
     let mut scored = 0;
     loop {
         match receive()? {
             Some(ToWorker::Batch { batch, windows }) => {
-                let samples: Vec<Vec<f32>> = windows.iter().map(|w| w.pcm.to_f32()).collect();
-                let views: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
-                let scores = detector.score_batch(&views).map_err(|e| format!("batch {batch}: {e}"))?;
-                scored += windows.len() as u64;
-                let windows =
-                    windows.iter().zip(scores).map(|(w, scores)| WindowScores { id: w.id, scores }).collect();
+                let count = windows.len() as u64;
+                let windows = scorer.score(windows).map_err(|e| format!("batch {batch}: {e}"))?;
+                scored += count;
                 outbox.send(&FromWorker::Scores { batch, windows })?;
                 outbox.send(&FromWorker::Progress { done: scored })?;
             }
@@ -47,5 +46,56 @@ pub fn run() -> Result<(), String> {
             }
             Some(_) => return Err("the supervisor sent a message that is not for this role".into()),
         }
+    }
+}
+
+/// The detector, and how often it was given a state that is not its own.
+struct Scorer {
+    detector: Detector,
+    misfits: u64,
+}
+
+impl Scorer {
+    fn new(detector: Detector) -> Self {
+        Self { detector, misfits: 0 }
+    }
+
+    /// The first run pays for lazy set-up; better now than when a camera waits.
+    fn warm_up(&mut self) -> Result<(), String> {
+        let silence = vec![0.0; self.detector.info().window];
+        let mut states = [self.detector.fresh()];
+        self.detector.score_batch(&[&silence], &mut states).map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    fn score(&mut self, windows: Vec<WindowJob>) -> Result<Vec<WindowScores>, String> {
+        let samples: Vec<Vec<f32>> = windows.iter().map(|w| w.pcm.to_f32()).collect();
+        let views: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
+        let mut states: Vec<StreamState> = windows.iter().map(|w| self.state(&w.state)).collect();
+        let scores = self.detector.score_batch(&views, &mut states).map_err(|e| e.to_string())?;
+        let results = windows.iter().zip(scores).zip(&states);
+        Ok(results
+            .map(|((w, scores), state)| WindowScores { id: w.id, scores, state: state.to_bytes().into() })
+            .collect())
+    }
+
+    /// The stream's state; a fresh one where it begins, or where the one that came does not fit: a few seconds of
+    /// poorer scores are better than none.
+    fn state(&mut self, came: &ModelState) -> StreamState {
+        if came.is_fresh() {
+            return self.detector.fresh();
+        }
+        self.detector.restore(came.as_bytes()).unwrap_or_else(|e| {
+            self.misfits += 1;
+            // Said at the first, second, fourth, … of them: with every window it would fill the log.
+            if self.misfits.is_power_of_two() {
+                tracing::warn!(
+                    "{e}: the stream begins anew ({} times so far; was the model's file replaced? Then restart \
+                     the service)",
+                    self.misfits
+                );
+            }
+            self.detector.fresh()
+        })
     }
 }

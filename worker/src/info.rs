@@ -32,6 +32,7 @@ pub fn shape(detector: &Detector) -> ModelShape {
         hop: info.hop as u32,
         lookahead: info.lookahead as u32,
         frame_step: info.frame_step as u32,
+        state_bytes: info.state_bytes as u32,
     }
 }
 

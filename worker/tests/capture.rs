@@ -35,9 +35,9 @@ fn a_recording_arrives_whole_and_then_the_process_ends_with_status_0() {
         .iter()
         .filter_map(|m| if let FromWorker::Window(w) = m { Some(w.end_us) } else { None })
         .collect();
-    // 60 s in hops of half a second, and one more for the lookahead.
-    assert_eq!(ends.len(), 121);
-    assert!(ends.windows(2).all(|w| w[1] - w[0] == 500_000), "{ends:?}");
+    // 60 s in windows of a quarter of a second, and one more for the lookahead.
+    assert_eq!(ends.len(), 241);
+    assert!(ends.windows(2).all(|w| w[1] - w[0] == 250_000), "{ends:?}");
     let last = messages.into_iter().rev().find_map(report).unwrap();
     assert_eq!((last.state, last.error, last.dropped), (StreamState::Ended, None, 0));
 }
@@ -62,7 +62,7 @@ fn a_slow_supervisor_loses_no_window_of_a_recording() {
         FromWorker::Camera(r) if r.state == StreamState::Ended => Some(r),
         _ => None,
     });
-    assert_eq!((windows, ended.dropped), (121, 0));
+    assert_eq!((windows, ended.dropped), (241, 0));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::{
 use common::{TempDir, WORKER, Worker};
 use nursery_shared::{
     config::DetectionConfig,
-    message::{FromWorker, Record, RecordKind, SinkConfig, ToWorker},
+    message::{CameraDetection, FromWorker, Record, RecordKind, SinkConfig, ToWorker},
 };
 use serde_json::Value;
 
@@ -209,6 +209,14 @@ fn a_sink_that_is_killed_again_and_again_loses_nothing_and_announces_nothing_twi
         for pair in first_time.chunks(2) {
             assert_eq!(pair[0]["data"]["event_id"], pair[1]["data"]["event_id"]);
         }
+        // Cries of 3 s every 13 s: the minute before the end of one holds five at most.
+        let sustained: Vec<&Value> = first_time.iter().map(|b| &b["data"]["sustained_s"]).collect();
+        let expected = [0.6, 3.0, 3.6, 6.0, 6.6, 9.0, 9.6, 12.0, 12.6, 15.0, 12.6, 15.0];
+        assert_eq!(
+            sustained,
+            expected.map(Value::from).iter().collect::<Vec<_>>(),
+            "nothing of it is forgotten"
+        );
     }
 }
 
@@ -276,6 +284,57 @@ fn a_store_that_cannot_be_written_costs_time_and_nothing_else() {
 }
 
 #[test]
+fn other_settings_for_a_camera_hold_from_the_next_record_on() {
+    let dir = TempDir::new();
+    let configure = |threshold: f64, sustained_s: f64| {
+        let ToWorker::ConfigureSink(mut config) = configuration(dir.path(), &[]) else { unreachable!() };
+        let own = DetectionConfig { threshold, sustained_s, ..config.detection };
+        config.cameras = vec![CameraDetection { camera: "a".into(), detection: own }];
+        ToWorker::ConfigureSink(config)
+    };
+    let mut sink = Worker::start("sink", &configure(0.8, 0.0));
+    let (mut seq, mut hop) = (0, 0);
+    // Crying of `seconds` at a probability of 0.6 on both cameras, then calm; what came of it.
+    let mut cry = |sink: &mut Worker, seconds: i64| {
+        for n in 0..seconds * 2 + 20 {
+            for camera in ["a", "b"] {
+                let probability = if n < seconds * 2 { 0.6 } else { 0.02 };
+                sink.send(&ToWorker::Record { seq, record: scores(camera, hop, probability) });
+                seq += 1;
+            }
+            hop += 1;
+        }
+        let (mut events, mut all_stored) = (Vec::new(), false);
+        sink.wait_for(|m| match m {
+            FromWorker::Event { json } => {
+                let event: Value = serde_json::from_str(&json).unwrap();
+                events.push(format!("{} {}", event["data"]["camera"], event["type"]).replace('"', ""));
+                None
+            }
+            FromWorker::Ack { up_to } => {
+                all_stored = up_to == seq - 1;
+                None
+            }
+            // What was stored is told after its acknowledgement and before the next report of deliveries.
+            FromWorker::Deliveries(_) => all_stored.then_some(()),
+            _ => None,
+        });
+        events.sort();
+        events
+    };
+    let of = |cameras: &[&str]| -> Vec<String> {
+        cameras.iter().flat_map(|c| [format!("{c} cry.ended"), format!("{c} cry.started")]).collect()
+    };
+    assert_eq!(cry(&mut sink, 3), of(&["b"]), "0.6 is below the camera's own threshold");
+    sink.send(&configure(0.55, 0.0));
+    assert_eq!(cry(&mut sink, 3), of(&["a", "b"]));
+    sink.send(&configure(0.55, 20.0));
+    assert_eq!(cry(&mut sink, 3), of(&["b"]), "three seconds are not lasting crying");
+    assert_eq!(cry(&mut sink, 25), of(&["a", "b"]));
+    drain(sink);
+}
+
+#[test]
 fn stored_events_are_printed_as_json_lines_and_as_a_table() {
     let dir = TempDir::new();
     let events = |more: &[&str]| {
@@ -295,6 +354,7 @@ fn stored_events_are_printed_as_json_lines_and_as_a_table() {
     let bodies: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!((code, bodies.len()), (Some(0), 8));
     assert!(bodies.iter().all(|b| b["data"]["label"] == "baby_cry"));
+    assert!(bodies.iter().all(|b| b["data"]["sustained_s"].as_f64().is_some_and(|s| s >= 0.6)), "{out}");
     assert_eq!(events(&["--json", "--camera", "a"]).1.lines().count(), 4);
     assert_eq!(events(&["--json", "--camera", "nobody"]).1, "");
     assert_eq!(events(&["--json", "--since", "2099-01-01T00:00:00Z"]).1, "");

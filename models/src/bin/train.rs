@@ -4,7 +4,10 @@
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use nursery_models::Detector;
-use nursery_models::train::{self, Plan, corpus::Corpus, evaluate};
+use nursery_models::net::NetConfig;
+use nursery_models::train::cries::Kind;
+use nursery_models::train::prepare::{Labels, codec_check, read_labels, write_labels};
+use nursery_models::train::{self, Plan, corpus::Corpus, curves, evaluate};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,9 +26,15 @@ struct Options {
     /// Stop after this many steps
     #[arg(long)]
     steps: Option<u64>,
-    /// Windows per step
-    #[arg(long, default_value_t = 32)]
+    /// Examples per step
+    #[arg(long, default_value_t = 16)]
     batch: usize,
+    /// Seconds of an example
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(4..=60))]
+    seconds: u8,
+    /// Shape of the network: a name (crnn, tcn, gru, wide) or a JSON file
+    #[arg(long, value_name = "NAME|FILE", default_value = "crnn")]
+    network: String,
     /// Highest learning rate
     #[arg(long, default_value_t = 2e-3)]
     rate: f32,
@@ -38,18 +47,25 @@ struct Options {
     /// Go on from the checkpoint
     #[arg(long)]
     resume: bool,
-    /// Train without the cries of this source, to see how well unknown recordings do
+    /// Train without any clip of this source, to see how well unknown recordings do
     #[arg(long, value_name = "SOURCE")]
     leave_out: Option<String>,
-    /// Share of dev clips without crying that may be taken for crying at the threshold
-    #[arg(long, default_value_t = 0.03)]
-    false_positives: f32,
+    /// Calibrate these weights on split dev, as is done after a training, and write them to --out
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
     /// Version written into the weights
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     model_version: String,
     /// Evaluate these weights on split dev
     #[arg(long, value_name = "FILE")]
     evaluate: Option<PathBuf>,
+    /// Locate the crying in all clips, write the stretches here (what is there already stays), and check that
+    /// bandwidth alone gives nothing away
+    #[arg(long, value_name = "FILE")]
+    prepare: Option<PathBuf>,
+    /// Use the stretches of crying of this file, made by --prepare and perhaps corrected by hand
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     /// Write the attributions of all training clips here
     #[arg(long, value_name = "FILE")]
     attributions: Option<PathBuf>,
@@ -59,6 +75,13 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    // SAFETY: no other thread has been started yet.
+    unsafe {
+        // The learner is one thread, the mixer another; candle's pool would only spin beside them.
+        for pool in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
+            std::env::set_var(pool, "1");
+        }
+    }
     let options = Options::parse();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,18 +102,23 @@ fn run(options: &Options) -> Result<(), String> {
         let text = train::attributions::list(&clips);
         return train::checkpoint::replace(path, text.as_bytes());
     }
+    if let Some(path) = &options.prepare {
+        return prepare(data, path);
+    }
     if let Some(path) = &options.evaluate {
         let mut detector = Detector::load(path).map_err(|e| e.to_string())?;
-        let dev = read(data, "dev", None)?;
+        let dev = read(data, "dev", None, &Labels::new())?;
         let scores = evaluate::score_clips(&mut detector, &dev).map_err(|e| e.to_string())?;
         println!("{}", detector.info().id);
         print!("{}", evaluate::report(&scores, detector.info().threshold));
-        let frames = evaluate::mixtures(&mut detector, &dev, 400).map_err(|e| e.to_string())?;
-        print!("{frames}");
         return Ok(());
     }
     let out =
         options.out.as_deref().ok_or("nothing to do: give --out, --evaluate, --attributions or --bench")?;
+    if let Some(path) = &options.calibrate {
+        let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        return calibrate(&bytes, &read(data, "dev", None, &Labels::new())?, out);
+    }
     if options.minutes.is_none() && options.steps.is_none() {
         return Err("--minutes or --steps must say when to stop".into());
     }
@@ -103,17 +131,24 @@ fn run(options: &Options) -> Result<(), String> {
         checkpoint: options.checkpoint.clone().unwrap_or_else(|| out.with_extension("checkpoint")),
         resume: options.resume,
         version: options.model_version.clone(),
+        seconds: usize::from(options.seconds),
+        network: network(&options.network)?,
     };
-    let corpus = read(data, "train", options.leave_out.as_deref())?;
+    keep_memory();
+    let labels = options.labels.as_deref().map_or(Ok(Labels::new()), read_labels)?;
+    let corpus = read(data, "train", options.leave_out.as_deref(), &labels)?;
+    let dev = read(data, "dev", None, &labels)?;
     let bar = bar(1_000, "training");
     let mut logged = 0;
-    let bytes = train::train(&corpus, &plan, |p| {
+    let trained = train::train(&corpus, &dev, &plan, |p| {
         bar.set_position((p.done * 1_000.0) as u64);
         bar.set_message(format!("step {} loss {:.4}", p.step, p.loss));
-        if p.step >= logged + 100 {
+        if p.step >= logged + 200 {
             logged = p.step;
+            let dev =
+                p.last.map_or(String::new(), |l| format!(" dev loss {:.4} AP {:.4}", l.dev_loss, l.dev_ap));
             let line = format!(
-                "step {} loss {:.4} rate {:.5} {:.2} steps/s {:.1} %",
+                "step {} loss {:.4} rate {:.5} {:.2} steps/s {:.1} %{dev}",
                 p.step,
                 p.loss,
                 p.rate,
@@ -129,20 +164,94 @@ fn run(options: &Options) -> Result<(), String> {
     })?;
     bar.finish_and_clear();
     drop(corpus);
-    let dev = read(data, "dev", None)?;
-    let (bytes, scores) = train::calibrate(&bytes, &dev, options.false_positives)?;
+    train::checkpoint::replace(&out.with_extension("curve.csv"), curves::csv(&trained.curve).as_bytes())?;
+    let title = format!("{} after {} steps", out.display(), trained.steps);
+    train::checkpoint::replace(
+        &out.with_extension("curve.svg"),
+        curves::svg(&trained.curve, &title).as_bytes(),
+    )?;
+    calibrate(&trained.weights, &dev, out)
+}
+
+/// Calibrates weights, writes them and prints how they do on the development clips.
+fn calibrate(bytes: &[u8], dev: &Corpus, out: &Path) -> Result<(), String> {
+    let (bytes, report) = train::calibrate::calibrate(bytes, dev)?;
     train::checkpoint::replace(out, &bytes)?;
-    println!("{}: {} bytes", out.display(), bytes.len());
-    print!("{}", evaluate::report(&scores, 0.5));
+    print!("{report}");
+    let mut detector = Detector::from_bytes(&bytes, "new weights").map_err(|e| e.to_string())?;
+    let scores = evaluate::score_clips(&mut detector, dev).map_err(|e| e.to_string())?;
+    print!("{}", evaluate::report(&scores, detector.info().threshold));
+    println!("{}: {}, {} bytes", out.display(), detector.info().id, bytes.len());
     Ok(())
 }
 
-fn read(data: &Path, split: &str, leave_out: Option<&str>) -> Result<Corpus, String> {
+/// Writes the file of labels and prints what was found.
+fn prepare(data: &Path, path: &Path) -> Result<(), String> {
+    let corpus = read(data, "train,dev", None, &Labels::new())?;
+    let progress = bar(1, "locating");
+    let labels = write_labels(&corpus, path, |done, total| {
+        progress.set_length(total as u64);
+        progress.set_position(done as u64);
+    })?;
+    progress.finish_and_clear();
+    let seconds = |kind: Kind| {
+        let all = labels.values().flatten().filter(|s| s.kind == kind);
+        all.map(|s| s.end - s.start).sum::<usize>() as f64 / 16_000.0
+    };
+    println!(
+        "{}: {} clips, {:.0} s of crying, {:.0} s unsure, nothing in {} clips",
+        path.display(),
+        labels.len(),
+        seconds(Kind::Cry),
+        seconds(Kind::Unsure),
+        labels.values().filter(|l| l.is_empty()).count()
+    );
+    print!("{}", codec_check(&corpus)?);
+    Ok(())
+}
+
+/// A shape of network by name, or from a file.
+fn network(name: &str) -> Result<NetConfig, String> {
+    let default = NetConfig::default();
+    let config = match name {
+        "crnn" => default,
+        "tcn" => NetConfig { dilations: vec![1, 2, 4, 8, 16], recurrent: 0, ..default },
+        "gru" => NetConfig { dilations: Vec::new(), ..default },
+        "wide" => {
+            let mut wide = default;
+            for (conv, channels) in wide.convs.iter_mut().zip([24, 40, 56, 72]) {
+                conv.channels = channels;
+            }
+            wide
+        }
+        file => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| format!("--network {file}: is no known name, and as a file: {e}"))?;
+            serde_json::from_str(&text).map_err(|e| format!("{file}: is no network: {e}"))?
+        }
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// Keeps freed memory for the next step: every step allocates the same large blocks anew, and handing them back to
+/// the system each time costs as much as the arithmetic.
+fn keep_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only sets two parameters of the allocator, before any other thread is started.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
+}
+
+fn read(data: &Path, split: &str, leave_out: Option<&str>, labels: &Labels) -> Result<Corpus, String> {
     let bar = bar(1, "decoding");
-    let corpus = Corpus::read(
+    let corpus = Corpus::read_labelled(
         data,
         2,
-        |clip| clip.split == split && !(clip.is_cry && leave_out == Some(clip.source.as_str())),
+        labels,
+        |clip| split.split(',').any(|s| s == clip.split) && leave_out != Some(clip.source.as_str()),
         |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);

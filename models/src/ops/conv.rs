@@ -1,29 +1,37 @@
-//! Two-dimensional convolution over channel-last data (time × frequency × channel) by im2col and one matrix
-//! product per item; a 1×1 kernel skips the copy. With a bias, the bias and a ReLU are fused in (serving);
+//! Two-dimensional convolution over channel-last data (time × frequency × channel) by im2col and matrix products,
+//! causal along time; a 1×1 kernel skips the copy. With a bias, the bias and a ReLU are fused in (serving);
 //! without one it has a gradient (training).
 
 use super::matmul::{Matrix, multiply};
-use super::{slice, values};
+use super::{read, slice};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use std::ops::Range;
 
-/// Sizes of one convolution; padding is half the kernel on each side ("same" at stride 1).
+/// Values of the im2col matrix that are made at a time: as many as stay in a core's cache.
+const BLOCK: usize = 48 * 1024;
+
+/// Sizes of one convolution. Along frequency the padding is half the kernel on each side ("same" at stride 1);
+/// along time an output sees only what came before: `lead` frames of zeros stand before the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2dShape {
     /// Input (time, frequency, channels).
     pub input: (usize, usize, usize),
     /// Output channels.
     pub channels: usize,
-    /// Kernel (time, frequency), odd.
+    /// Kernel (time, frequency); odd along frequency.
     pub kernel: (usize, usize),
     /// Stride (time, frequency).
     pub stride: (usize, usize),
+    /// Frames of zeros before the input: kernel − stride at the start of a stream, none where the input itself
+    /// begins with that many frames of the past.
+    pub lead: usize,
 }
 
 impl Conv2dShape {
     /// Output (time, frequency, channels).
     pub fn output(&self) -> (usize, usize, usize) {
-        let along = |n: usize, stride: usize| n.div_ceil(stride);
-        (along(self.input.0, self.stride.0), along(self.input.1, self.stride.1), self.channels)
+        let time = (self.lead + self.input.0 + self.stride.0).saturating_sub(self.kernel.0) / self.stride.0;
+        (time, self.input.1.div_ceil(self.stride.1), self.channels)
     }
 
     /// Values under the kernel for one output point.
@@ -50,23 +58,29 @@ impl Conv2dShape {
         self.kernel == (1, 1) && self.stride == (1, 1)
     }
 
-    /// Visits every stretch of the im2col matrix that lies inside the input: `(column offset, input offset,
-    /// length)`. What it leaves out is padding.
-    fn stretches(&self, mut visit: impl FnMut(usize, usize, usize)) {
+    /// Output times that are computed at once.
+    fn block(&self) -> usize {
+        let (_, out_f, _) = self.output();
+        (BLOCK / (out_f * self.fan_in()).max(1)).max(1)
+    }
+
+    /// Visits every stretch of the im2col rows of output times `times` that lies inside the input: `(column
+    /// offset, input offset, length)`. What it leaves out is padding.
+    fn stretches(&self, times: Range<usize>, mut visit: impl FnMut(usize, usize, usize)) {
         let (in_t, in_f, c) = self.input;
-        let (out_t, out_f, _) = self.output();
+        let (_, out_f, _) = self.output();
         let (kt, kf) = self.kernel;
         let fan_in = self.fan_in();
-        for t in 0..out_t {
+        for t in times.clone() {
             for f in 0..out_f {
-                let row = (t * out_f + f) * fan_in;
+                let row = ((t - times.start) * out_f + f) * fan_in;
                 // First input column under the kernel may lie left of the input.
                 let left = f * self.stride.1;
                 let skip = (kf / 2).saturating_sub(left);
                 let first = (left + skip) - (kf / 2).min(left + skip);
                 let run = (kf - skip).min(in_f.saturating_sub(first));
                 for dt in 0..kt {
-                    let Some(at) = (t * self.stride.0 + dt).checked_sub(kt / 2) else { continue };
+                    let Some(at) = (t * self.stride.0 + dt).checked_sub(self.lead) else { continue };
                     if at < in_t {
                         visit(row + (dt * kf + skip) * c, (at * in_f + first) * c, run * c);
                     }
@@ -75,16 +89,23 @@ impl Conv2dShape {
         }
     }
 
-    fn gather(&self, input: &[f32], columns: &mut [f32]) {
-        self.stretches(|to, from, n| columns[to..to + n].copy_from_slice(&input[from..from + n]));
-    }
-
-    fn scatter_add(&self, columns: &[f32], input: &mut [f32]) {
-        self.stretches(|from, to, n| {
-            for (sum, x) in input[to..to + n].iter_mut().zip(&columns[from..from + n]) {
-                *sum += x;
+    /// Calls `work(output times, im2col rows)` block by block; padding in the rows is zero.
+    fn blocks(&self, input: &[f32], columns: &mut Vec<f32>, mut work: impl FnMut(Range<usize>, &[f32])) {
+        let (out_t, out_f, _) = self.output();
+        let row = out_f * self.fan_in();
+        for start in (0..out_t).step_by(self.block()) {
+            let times = start..(start + self.block()).min(out_t);
+            if self.is_pointwise() {
+                work(times.clone(), &input[times.start * row..times.end * row]);
+            } else {
+                columns.clear();
+                columns.resize(times.len() * row, 0.0);
+                self.stretches(times.clone(), |to, from, n| {
+                    columns[to..to + n].copy_from_slice(&input[from..from + n]);
+                });
+                work(times, columns);
             }
-        });
+        }
     }
 }
 
@@ -96,6 +117,8 @@ pub struct Conv2d {
     pub shape: Conv2dShape,
     /// Whether anything before this op learns; the first layer saves a third of its work by saying no.
     pub input_gradient: bool,
+    /// Whether a ReLU follows the bias; without a bias there is none.
+    pub relu: bool,
 }
 
 impl Conv2d {
@@ -104,8 +127,8 @@ impl Conv2d {
         input.contiguous()?.apply_op2(&weights.contiguous()?, self)
     }
 
-    /// `relu(convolution + bias)` without a gradient.
-    pub fn forward_relu(self, input: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    /// `convolution + bias`, with a ReLU where `relu` says so, without a gradient.
+    pub fn forward_bias(self, input: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<Tensor> {
         input.apply_op3_no_bwd(weights, bias, &self)
     }
 
@@ -121,22 +144,22 @@ impl Conv2d {
         let batch = input.len() / s.input_len();
         let weights = Matrix::new(weights, fan_in, s.channels);
         let mut out = vec![0.0; batch * points * s.channels];
-        let mut columns = vec![0.0; if s.is_pointwise() { 0 } else { points * fan_in }];
+        let row = s.output().1 * s.channels;
+        let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
+        let mut columns = Vec::new();
         for (item, out) in input.chunks_exact(s.input_len()).zip(out.chunks_exact_mut(points * s.channels)) {
-            let left = if s.is_pointwise() {
-                item
-            } else {
-                s.gather(item, &mut columns);
-                &columns
-            };
-            multiply(Matrix::new(left, points, fan_in), weights, out, false);
-            if let Some(bias) = bias {
-                for row in out.chunks_exact_mut(s.channels) {
-                    for (x, b) in row.iter_mut().zip(bias) {
-                        *x = (*x + b).max(0.0);
+            s.blocks(item, &mut columns, |times, columns| {
+                let out = &mut out[times.start * row..times.end * row];
+                let rows = out.len() / s.channels;
+                multiply(Matrix::new(columns, rows, fan_in), weights, out, false);
+                if let Some(bias) = bias {
+                    for row in out.chunks_exact_mut(s.channels) {
+                        for (x, b) in row.iter_mut().zip(bias) {
+                            *x = (*x + b).max(floor);
+                        }
                     }
                 }
-            }
+            });
         }
         Ok(out)
     }
@@ -173,31 +196,37 @@ impl CustomOp2 for Conv2d {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let s = &self.shape;
         let (fan_in, points) = (s.fan_in(), s.points());
-        let (x, w, g) = (values(input)?, values(weights)?, values(grad)?);
+        let (x, w, g) = (read(input)?, read(weights)?, read(grad)?);
+        let (x, w, g) = (x.get()?, w.get()?, g.get()?);
         let mut dw = vec![0.0; w.len()];
         let mut dx = vec![0.0; if self.input_gradient { x.len() } else { 0 }];
-        let mut columns = vec![0.0; points * fan_in];
-        let mut column_grad = vec![0.0; if self.input_gradient { points * fan_in } else { 0 }];
+        let row = s.output().1 * s.channels;
+        let w = Matrix::new(w, fan_in, s.channels).t();
+        let (mut columns, mut column_grad) = (Vec::new(), Vec::new());
         for (i, (x, g)) in x.chunks_exact(s.input_len()).zip(g.chunks_exact(points * s.channels)).enumerate()
         {
-            let g = Matrix::new(g, points, s.channels);
-            let left = if s.is_pointwise() {
-                x
-            } else {
-                s.gather(x, &mut columns);
-                &columns
-            };
-            multiply(Matrix::new(left, points, fan_in).t(), g, &mut dw, true);
-            if self.input_gradient {
-                let dx = &mut dx[i * s.input_len()..(i + 1) * s.input_len()];
-                let w = Matrix::new(&w, fan_in, s.channels).t();
-                if s.is_pointwise() {
-                    multiply(g, w, dx, false);
-                } else {
-                    multiply(g, w, &mut column_grad, false);
-                    s.scatter_add(&column_grad, dx);
+            s.blocks(x, &mut columns, |times, columns| {
+                let g = &g[times.start * row..times.end * row];
+                let rows = g.len() / s.channels;
+                let g = Matrix::new(g, rows, s.channels);
+                multiply(Matrix::new(columns, rows, fan_in).t(), g, &mut dw, true);
+                if !self.input_gradient {
+                    return;
                 }
-            }
+                let dx = &mut dx[i * s.input_len()..(i + 1) * s.input_len()];
+                if s.is_pointwise() {
+                    let first = times.start * s.output().1 * fan_in;
+                    multiply(g, w, &mut dx[first..first + rows * fan_in], false);
+                } else {
+                    column_grad.resize(rows * fan_in, 0.0);
+                    multiply(g, w, &mut column_grad, false);
+                    s.stretches(times, |from, to, n| {
+                        for (sum, x) in dx[to..to + n].iter_mut().zip(&column_grad[from..from + n]) {
+                            *sum += x;
+                        }
+                    });
+                }
+            });
         }
         let dx = if self.input_gradient {
             Some(Tensor::from_vec(dx, input.shape(), input.device())?)
@@ -233,12 +262,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ops::check::{gradients, tensor};
+    use crate::ops::values;
 
-    const SHAPES: [Conv2dShape; 4] = [
-        Conv2dShape { input: (7, 6, 2), channels: 3, kernel: (5, 5), stride: (1, 2) },
-        Conv2dShape { input: (8, 4, 3), channels: 5, kernel: (3, 3), stride: (2, 2) },
-        Conv2dShape { input: (6, 1, 4), channels: 2, kernel: (1, 1), stride: (1, 1) },
-        Conv2dShape { input: (2, 2, 1), channels: 1, kernel: (5, 5), stride: (1, 1) },
+    const SHAPES: [Conv2dShape; 5] = [
+        Conv2dShape { input: (7, 6, 2), channels: 3, kernel: (5, 5), stride: (1, 2), lead: 4 },
+        Conv2dShape { input: (8, 4, 3), channels: 5, kernel: (3, 3), stride: (2, 2), lead: 1 },
+        Conv2dShape { input: (6, 1, 4), channels: 2, kernel: (1, 1), stride: (1, 1), lead: 0 },
+        Conv2dShape { input: (2, 2, 1), channels: 1, kernel: (5, 5), stride: (1, 1), lead: 4 },
+        Conv2dShape { input: (9, 4, 2), channels: 2, kernel: (3, 3), stride: (2, 2), lead: 0 },
     ];
 
     fn operands(s: &Conv2dShape) -> (Tensor, Tensor) {
@@ -250,30 +281,29 @@ mod tests {
     fn results_equal_candles_own_convolution() {
         for s in SHAPES {
             let (x, w) = operands(&s);
-            let got = Conv2d { shape: s, input_gradient: true }.forward(&x, &w).unwrap();
+            let got = Conv2d { shape: s, input_gradient: true, relu: false }.forward(&x, &w).unwrap();
             let (kt, kf) = s.kernel;
             let nchw = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+            let nchw = nchw.pad_with_zeros(2, s.lead, 0).unwrap().pad_with_zeros(3, kf / 2, kf / 2).unwrap();
             let kernel = w.reshape((kt, kf, s.input.2, s.channels)).unwrap();
             let kernel = kernel.permute((3, 2, 0, 1)).unwrap().contiguous().unwrap();
             // candle takes one stride for both axes: convolve at stride 1, then keep every n-th.
-            let full = nchw.conv2d(&kernel, kt / 2, 1, 1, 1).unwrap();
+            let full = nchw.conv2d(&kernel, 0, 1, 1, 1).unwrap();
             let full = full.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
             let keep = |n: usize, stride: usize| {
-                Tensor::from_vec(
-                    (0..n).step_by(stride).map(|i| i as u32).collect::<Vec<_>>(),
-                    n.div_ceil(stride),
-                    x.device(),
-                )
-                .unwrap()
+                let kept: Vec<u32> = (0..n).step_by(stride).map(|i| i as u32).collect();
+                let count = kept.len();
+                Tensor::from_vec(kept, count, x.device()).unwrap()
             };
-            let want = full.index_select(&keep(s.input.0, s.stride.0), 1).unwrap();
+            let want = full.index_select(&keep(full.dim(1).unwrap(), s.stride.0), 1).unwrap();
             let want = want.index_select(&keep(s.input.1, s.stride.1), 2).unwrap();
             assert_eq!(got.dims(), want.dims());
             for (a, b) in values(&got).unwrap().iter().zip(values(&want).unwrap()) {
                 assert!((a - b).abs() < 1e-5, "{s:?}: {a} {b}");
             }
             let bias = tensor(&[s.channels], 3);
-            let fused = Conv2d { shape: s, input_gradient: false }.forward_relu(&x, &w, &bias).unwrap();
+            let fused =
+                Conv2d { shape: s, input_gradient: false, relu: true }.forward_bias(&x, &w, &bias).unwrap();
             let want = want.broadcast_add(&bias).unwrap().relu().unwrap();
             for (a, b) in values(&fused).unwrap().iter().zip(values(&want).unwrap()) {
                 assert!((a - b).abs() < 1e-5, "{s:?}: {a} {b}");
@@ -285,7 +315,7 @@ mod tests {
     fn gradients_equal_finite_differences() {
         for s in SHAPES {
             let (x, w) = operands(&s);
-            let op = Conv2d { shape: s, input_gradient: true };
+            let op = Conv2d { shape: s, input_gradient: true, relu: false };
             gradients(&[x, w], |t| op.forward(&t[0], &t[1]), 2e-3);
         }
     }
@@ -293,7 +323,7 @@ mod tests {
     #[test]
     fn operands_that_do_not_fit_are_an_error() {
         let (x, w) = operands(&SHAPES[0]);
-        let op = Conv2d { shape: SHAPES[1], input_gradient: true };
+        let op = Conv2d { shape: SHAPES[1], input_gradient: true, relu: false };
         assert!(op.forward(&x, &w).is_err());
     }
 }

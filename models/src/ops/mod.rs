@@ -6,15 +6,18 @@
 mod add;
 mod conv;
 mod depthwise;
+mod gru;
 mod matmul;
 mod norm;
 
 pub use add::Add;
 pub use conv::{Conv2d, Conv2dShape};
 pub use depthwise::DepthwiseTime;
+pub use gru::Gru;
 pub use norm::{BatchNormRelu, EPSILON, RunningStats};
 
-use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use std::ops::Deref;
 
 /// The values of a contiguous `f32` operand.
 fn slice<'a>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -26,7 +29,35 @@ fn slice<'a>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Resu
     }
 }
 
+/// The values of a tensor: lent where they are contiguous, which gradients almost always are, else copied.
+enum Values<'a> {
+    Lent(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout),
+    Copied(Vec<f32>),
+}
+
+impl Values<'_> {
+    fn get(&self) -> Result<&[f32]> {
+        match self {
+            Self::Lent(storage, layout) => match &***storage {
+                Storage::Cpu(storage) => slice("values", storage, layout),
+                _ => bail!("operands must be on the CPU"),
+            },
+            Self::Copied(values) => Ok(values),
+        }
+    }
+}
+
+fn read(tensor: &Tensor) -> Result<Values<'_>> {
+    if tensor.layout().contiguous_offsets().is_some() {
+        let (storage, layout) = tensor.storage_and_layout();
+        Ok(Values::Lent(Box::new(storage), layout))
+    } else {
+        Ok(Values::Copied(tensor.flatten_all()?.to_vec1::<f32>()?))
+    }
+}
+
 /// Copies a tensor out, whatever its layout.
+#[cfg(test)]
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.flatten_all()?.to_vec1::<f32>()
 }

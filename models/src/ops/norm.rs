@@ -1,7 +1,7 @@
 //! Batch normalisation followed by a ReLU, for training only: for serving both are folded into the layer
 //! before. The statistics run over everything but the last axis (Ioffe and Szegedy, 2015).
 
-use super::{slice, values};
+use super::{read, slice};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -112,10 +112,11 @@ impl CustomOp3 for BatchNormRelu {
         res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x, gamma, y, mut g) = (values(input)?, values(scale)?, values(res)?, values(grad)?);
+        let (x, gamma, y, g) = (read(input)?, read(scale)?, read(res)?, read(grad)?);
+        let (x, gamma, y, mut g) = (x.get()?, gamma.get()?, y.get()?, g.get()?.to_vec());
         let channels = gamma.len();
         let rows = (x.len() / channels).max(1) as f32;
-        let (mean, variance) = moments(&x, channels);
+        let (mean, variance) = moments(x, channels);
         let inverse: Vec<f32> = variance.iter().map(|v| 1.0 / (v + EPSILON).sqrt()).collect();
         let (mut d_scale, mut d_shift) = (vec![0.0f64; channels], vec![0.0f64; channels]);
         let (mut a, mut b) = (vec![0.0f32; channels], vec![0.0f32; channels]);
@@ -125,11 +126,12 @@ impl CustomOp3 for BatchNormRelu {
             b.fill(0.0);
             let rows = g.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
             for ((g, x), y) in rows.zip(y.chunks_exact(channels)) {
-                for c in 0..channels {
+                let sums = a.iter_mut().zip(&mut b).zip(&mean);
+                for (((g, x), y), ((a, b), mean)) in g.iter_mut().zip(x).zip(y).zip(sums) {
                     // Slope 0 where the ReLU is closed.
-                    g[c] = if y[c] > 0.0 { g[c] } else { 0.0 };
-                    a[c] += g[c] * (x[c] - mean[c]);
-                    b[c] += g[c];
+                    *g = if *y > 0.0 { *g } else { 0.0 };
+                    *a += *g * (x - mean);
+                    *b += *g;
                 }
             }
             for c in 0..channels {
@@ -141,9 +143,14 @@ impl CustomOp3 for BatchNormRelu {
         let gain: Vec<f32> = gamma.iter().zip(&inverse).map(|(g, i)| g * i).collect();
         let centre: Vec<f32> = d_shift.iter().map(|&d| d as f32 / rows).collect();
         let slope: Vec<f32> = d_scale.iter().zip(&inverse).map(|(&d, i)| d as f32 / rows * i).collect();
+        // The same as gain · g + offset − x · tilt, with what depends on the channel alone computed once.
+        let tilt: Vec<f32> = gain.iter().zip(&slope).map(|(g, s)| g * s).collect();
+        let offset: Vec<f32> =
+            gain.iter().zip(&centre).zip(&tilt).zip(&mean).map(|(((g, c), t), m)| t * m - g * c).collect();
         for (g, x) in g.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-            for c in 0..channels {
-                g[c] = gain[c] * (g[c] - centre[c] - (x[c] - mean[c]) * slope[c]);
+            let constants = gain.iter().zip(&offset).zip(&tilt);
+            for ((g, x), ((gain, offset), tilt)) in g.iter_mut().zip(x).zip(constants) {
+                *g = gain * *g + offset - x * tilt;
             }
         }
         let small = |v: Vec<f64>, like: &Tensor| {
@@ -163,6 +170,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ops::check::{gradients, tensor};
+    use crate::ops::values;
 
     fn op() -> BatchNormRelu {
         BatchNormRelu { stats: Arc::new(Mutex::new(RunningStats::new(4))), momentum: 1.0 }

@@ -1,6 +1,7 @@
 //! Checkpoints: everything a training needs to go on where it stopped, in one safetensors file that is replaced
 //! in one step.
 
+use super::curves::Point;
 use super::optimiser::Slot;
 use crate::ops::RunningStats;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -21,6 +22,10 @@ pub struct Checkpoint {
     pub slots: BTreeMap<String, Slot>,
     /// Statistics of the normalisations.
     pub stats: BTreeMap<String, RunningStats>,
+    /// The learning curve so far.
+    pub curve: Vec<Point>,
+    /// Clips that the model took for crying, by index in the corpus, with how much.
+    pub mined: Vec<(usize, f32)>,
 }
 
 /// Writes `bytes` beside `path`, then renames: a crash leaves the old file or the new one.
@@ -58,6 +63,8 @@ impl Checkpoint {
             ("step".to_owned(), self.step.to_string()),
             ("minutes".to_owned(), self.minutes.to_string()),
             ("seed".to_owned(), self.seed.to_string()),
+            ("curve".to_owned(), serde_json::to_string(&self.curve).map_err(|e| e.to_string())?),
+            ("mined".to_owned(), serde_json::to_string(&self.mined).map_err(|e| e.to_string())?),
         ]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())?;
         replace(path, &bytes)
@@ -96,7 +103,9 @@ impl Checkpoint {
             field(name)?.parse().map_err(|_| at(format!("{name} is no number")))
         };
         let minutes = field("minutes")?.parse().map_err(|_| at("minutes is no number".into()))?;
-        Ok(Self { step: number("step")?, minutes, seed: number("seed")?, slots, stats })
+        let curve = serde_json::from_str(field("curve")?).map_err(|e| at(format!("curve: {e}")))?;
+        let mined = serde_json::from_str(field("mined")?).map_err(|e| at(format!("mined: {e}")))?;
+        Ok(Self { step: number("step")?, minutes, seed: number("seed")?, slots, stats, curve, mined })
     }
 }
 
@@ -115,12 +124,15 @@ mod tests {
             seed: 9,
             slots: BTreeMap::from([("conv0.weight".into(), slot)]),
             stats: BTreeMap::from([("conv0".into(), RunningStats::new(2))]),
+            curve: vec![Point { step: 7, minutes: 1.5, loss: 0.5, dev_loss: 0.25, dev_ap: 0.75 }],
+            mined: vec![(3, 0.5)],
         };
         saved.save(&path).unwrap();
         let loaded = Checkpoint::load(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!((loaded.step, loaded.minutes, loaded.seed), (7, 1.5, 9));
         assert_eq!(loaded.slots["conv0.weight"].average, [4.0]);
+        assert_eq!((loaded.curve, loaded.mined), (saved.curve, saved.mined));
         assert_eq!(loaded.stats["conv0"], RunningStats::new(2));
     }
 }

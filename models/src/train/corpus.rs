@@ -2,6 +2,7 @@
 //! clips that hold some.
 
 use super::cries::{self, Stretch};
+use super::prepare::Labels;
 use rodio::Source;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -58,6 +59,20 @@ impl Corpus {
         keep: impl Fn(&Clip) -> bool,
         done: impl Fn(usize, usize) + Sync,
     ) -> Result<Self, String> {
+        Self::read_labelled(folder, threads, &Labels::new(), keep, done)
+    }
+
+    /// Like [`read`](Self::read), with the stretches of crying from `labels` for the clips that are in there.
+    ///
+    /// # Errors
+    /// One line naming the file and what is wrong with it.
+    pub fn read_labelled(
+        folder: &Path,
+        threads: usize,
+        labels: &Labels,
+        keep: impl Fn(&Clip) -> bool,
+        done: impl Fn(usize, usize) + Sync,
+    ) -> Result<Self, String> {
         let mut clips = read_manifest(&folder.join("manifest.csv"))?;
         clips.retain(keep);
         let total = clips.len();
@@ -72,7 +87,11 @@ impl Corpus {
                         let Some(clip) = clips.get(i) else { break };
                         match decode(&folder.join(&clip.path)) {
                             Ok(samples) => {
-                                let found = if clip.is_cry { cries::locate(&samples) } else { Vec::new() };
+                                let found = match labels.get(&clip.path) {
+                                    _ if !clip.is_cry => Vec::new(),
+                                    Some(stretches) => within(stretches, samples.len()),
+                                    None => cries::locate(&samples),
+                                };
                                 let mut all = decoded.lock().unwrap_or_else(PoisonError::into_inner);
                                 all.insert(i, (samples, found));
                             }
@@ -97,6 +116,12 @@ impl Corpus {
         }
         Ok(Self { clips })
     }
+}
+
+/// Stretches cut to a clip of `length` samples.
+fn within(stretches: &[Stretch], length: usize) -> Vec<Stretch> {
+    let cut = stretches.iter().map(|s| Stretch { end: s.end.min(length), ..*s });
+    cut.filter(|s| s.start < s.end).collect()
 }
 
 /// Decodes one mono file of [`RATE`].
@@ -154,7 +179,7 @@ pub fn read_manifest(path: &Path) -> Result<Vec<Clip>, String> {
 }
 
 /// Comma-separated values after RFC 4180: quoted fields, doubled quotes, line breaks inside quotes.
-fn parse_csv(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn parse_csv(text: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let (mut row, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();

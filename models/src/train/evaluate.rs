@@ -1,38 +1,15 @@
-//! Measures a detector on clips, window by window as the service would: recall on clips with crying, false
+//! Measures a detector on whole clips: recall on clips with crying, false
 //! positives by class on clips without, and where to put the operating point.
 
 use super::corpus::Corpus;
-use super::mixture::Mixer;
 use crate::detector::{Detector, ModelError};
 use crate::events::{EventLogic, EventParams};
-use crate::window::{Window, WindowCutter};
+pub use crate::recording::score_recording;
 use std::collections::BTreeMap;
-
-/// Windows scored at once.
-const BATCH: usize = 16;
-
-/// Probabilities of every score frame of a recording, the first frame at its first sample.
-pub fn score_recording(detector: &mut Detector, samples: &[f32]) -> Result<Vec<f32>, ModelError> {
-    let info = detector.info().clone();
-    let mut cutter = WindowCutter::new(info.window, info.hop);
-    let mut windows: Vec<Window> = Vec::new();
-    cutter.push(samples, |w| windows.push(w));
-    cutter.finish(info.lookahead, |w| windows.push(w));
-    let mut frames = Vec::new();
-    // The first stretch begins this long before the recording.
-    let before = info.lookahead / info.frame_step;
-    for batch in windows.chunks(BATCH) {
-        let slices: Vec<&[f32]> = batch.iter().map(|w| w.samples.as_slice()).collect();
-        frames.extend(detector.score_batch(&slices)?.into_iter().flatten());
-    }
-    frames.drain(..before.min(frames.len()));
-    frames.truncate(samples.len().div_ceil(info.frame_step));
-    Ok(frames)
-}
 
 /// The event settings of an untouched configuration.
 const EVENTS: EventParams =
-    EventParams { threshold: 0.5, min_duration_s: 0.6, end_after_s: 5.0, cooldown_s: 60.0 };
+    EventParams { threshold: 0.5, min_duration_s: 0.6, end_after_s: 5.0, cooldown_s: 60.0, sustained_s: 0.0 };
 /// Log-odds that no clip goes beyond.
 const LIMIT: f32 = 14.0;
 
@@ -103,14 +80,6 @@ pub fn score_clips(detector: &mut Detector, corpus: &Corpus) -> Result<Vec<ClipS
     Ok(scores)
 }
 
-/// Log-odds at which at most `share` of the clips without crying count as crying.
-pub fn operating_point(scores: &[ClipScore], share: f32) -> f32 {
-    let mut others: Vec<f32> = scores.iter().filter(|s| !s.is_cry).map(|s| s.log_odds).collect();
-    others.sort_by(|a, b| b.total_cmp(a));
-    let allowed = (others.len() as f32 * share) as usize;
-    others.get(allowed).map_or(0.0, |next| next + 1e-3)
-}
-
 /// Average precision of clip scores.
 pub fn average_precision(scores: &[ClipScore]) -> f32 {
     let mut sorted: Vec<&ClipScore> = scores.iter().collect();
@@ -123,45 +92,6 @@ pub fn average_precision(scores: &[ClipScore]) -> f32 {
         }
     }
     sum / hits.max(1.0)
-}
-
-/// Frame scores on `count` mixtures drawn from `corpus` as in training, with a fixed seed: recall of cry frames by
-/// how loud the crying is, and the share of other frames taken for crying.
-pub fn mixtures(detector: &mut Detector, corpus: &Corpus, count: u64) -> Result<String, ModelError> {
-    let info = detector.info().clone();
-    let Ok(mut mixer) = Mixer::new(corpus, info.window, info.frame_step) else {
-        return Ok("no mixtures: the clips hold no crying that could be located\n".into());
-    };
-    let end = (info.window - info.lookahead) / info.frame_step;
-    let start = end - info.frames_per_hop;
-    let mut by_ratio: BTreeMap<i32, (usize, usize)> = BTreeMap::new();
-    let (mut wrong, mut others) = (0, 0);
-    for seed in 0..count {
-        let example = mixer.example(0x6465_7600 + seed);
-        let scores = detector.score_batch(&[&example.samples])?.concat();
-        for (i, score) in (start..end).zip(scores) {
-            let hit = usize::from(score >= info.threshold);
-            match (example.weights[i] >= 1.0, example.targets[i] >= 0.5) {
-                (true, true) => {
-                    let band = example.ratio_db.map_or(0, |db| (db / 6.0).floor() as i32 * 6);
-                    let entry = by_ratio.entry(band).or_default();
-                    *entry = (entry.0 + hit, entry.1 + 1);
-                }
-                (true, false) => (wrong, others) = (wrong + hit, others + 1),
-                _ => {}
-            }
-        }
-    }
-    let share = |a: usize, b: usize| 100.0 * a as f32 / b.max(1) as f32;
-    let mut text = format!("mixtures: {:.1} % of other frames taken for crying\n", share(wrong, others));
-    for (db, (hit, all)) in by_ratio {
-        text.push_str(&format!(
-            "  cry frames {db} to {} dB over the rest: {:.1} %\n",
-            db + 6,
-            share(hit, all)
-        ));
-    }
-    Ok(text)
 }
 
 /// A table for people.
@@ -203,13 +133,6 @@ mod tests {
 
     fn score(is_cry: bool, log_odds: f32) -> ClipScore {
         ClipScore { class: "x".into(), source: "y".into(), path: String::new(), is_cry, log_odds }
-    }
-
-    #[test]
-    fn operating_point_lets_the_allowed_share_through() {
-        let scores: Vec<_> = (0..100).map(|i| score(false, i as f32)).collect();
-        let point = operating_point(&scores, 0.03);
-        assert_eq!(scores.iter().filter(|s| s.log_odds >= point).count(), 3);
     }
 
     #[test]

@@ -21,6 +21,7 @@ const HARD: &[&str] = &[
     "child_play",
     "child_speech",
     "cough",
+    "crowd",
     "dog",
     "laugh",
     "moan",
@@ -34,11 +35,15 @@ const HARD: &[&str] = &[
     "singing",
     "siren",
     "sneeze",
+    "snoring",
     "speech",
     "squeak",
     "toy",
     "whistle",
 ];
+
+/// Machine noises that are made once and drawn from, and their length in samples.
+const MACHINES: (usize, usize) = (120, 320_000);
 
 /// What one sample holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,10 +53,10 @@ enum Mark {
     Unsure,
 }
 
-/// One window of training material.
+/// One stretch of training material.
 #[derive(Debug, Clone)]
 pub struct Example {
-    /// One window of samples.
+    /// As many samples as were asked for.
     pub samples: Vec<f32>,
     /// 1 where a score frame is crying.
     pub targets: Vec<f32>,
@@ -61,7 +66,7 @@ pub struct Example {
     pub ratio_db: Option<f32>,
 }
 
-/// A sound to be placed into a window.
+/// A sound to be placed into an example.
 struct Sound {
     samples: Vec<f32>,
     marks: Vec<Mark>,
@@ -70,24 +75,33 @@ struct Sound {
 /// Sources of cries, each with its recordings, each with (clip, first sample, last sample) of its cries.
 type Cries = Vec<Vec<Vec<(usize, usize, usize)>>>;
 
+/// How loud what is placed into an example is, dB over what is there.
+struct Levels {
+    cry: std::ops::Range<f32>,
+    other: std::ops::Range<f32>,
+}
+
 /// Draws examples from a corpus.
 pub struct Mixer<'a> {
     corpus: &'a Corpus,
-    window: usize,
+    length: usize,
     step: usize,
     cries: Cries,
     /// Clips without crying by class, then by recording.
     others: BTreeMap<&'a str, Vec<Vec<usize>>>,
     hard: Vec<&'a str>,
+    machines: Vec<Vec<f32>>,
+    /// Clips that the model itself took for crying, with the running sum of their weights.
+    mined: Vec<(usize, f32)>,
     planner: RealFftPlanner<f32>,
 }
 
 impl<'a> Mixer<'a> {
-    /// `window` samples per example, `step` samples per score frame.
+    /// `length` samples per example, `step` samples per score frame.
     ///
     /// # Errors
     /// A corpus without crying or without anything else.
-    pub fn new(corpus: &'a Corpus, window: usize, step: usize) -> Result<Self, String> {
+    pub fn new(corpus: &'a Corpus, length: usize, step: usize) -> Result<Self, String> {
         let mut cries: BTreeMap<&str, BTreeMap<&str, Vec<_>>> = BTreeMap::new();
         let mut others: BTreeMap<&str, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
         for (i, clip) in corpus.clips.iter().enumerate() {
@@ -105,14 +119,24 @@ impl<'a> Mixer<'a> {
         }
         let others: BTreeMap<&str, Vec<Vec<usize>>> =
             others.into_iter().map(|(class, groups)| (class, groups.into_values().collect())).collect();
+        let mut planner = RealFftPlanner::new();
+        let mut rng = StdRng::seed_from_u64(0x6d61_6368);
+        let machines = (0..MACHINES.0)
+            .map(|i| match i % 5 {
+                0 => signal::drone(&mut rng, &mut planner, MACHINES.1),
+                _ => signal::machine(&mut rng, &mut planner, MACHINES.1),
+            })
+            .collect();
         Ok(Self {
             corpus,
-            window,
+            length,
             step,
             cries: cries.into_values().map(|groups| groups.into_values().collect()).collect(),
             hard: HARD.iter().copied().filter(|c| others.contains_key(c)).collect(),
             others,
-            planner: RealFftPlanner::new(),
+            machines,
+            mined: Vec::new(),
+            planner,
         })
     }
 
@@ -121,22 +145,43 @@ impl<'a> Mixer<'a> {
         self.cries.iter().flatten().map(Vec::len).sum()
     }
 
-    /// The example of this seed; the same seed gives the same example.
+    /// Clips (by index in the corpus) that the model takes for crying, with how much: they are heard more often.
+    pub fn set_mined(&mut self, clips: &[(usize, f32)]) {
+        let mut sum = 0.0;
+        self.mined = clips
+            .iter()
+            .filter(|(i, w)| *w > 0.0 && self.corpus.clips.get(*i).is_some_and(|c| !c.is_cry))
+            .map(|&(i, w)| {
+                sum += w;
+                (i, sum)
+            })
+            .collect();
+    }
+
+    /// The example of this seed; the same seed gives the same example, as long as the mined clips are the same.
     pub fn example(&mut self, seed: u64) -> Example {
         let rng = &mut StdRng::seed_from_u64(seed);
-        let n = self.window;
-        let mut mix = self.background(rng);
+        let n = self.length;
         let mut marks = vec![Mark::Other; n];
-        let cry = rng.random_bool(0.5);
-        let mut ratio_db = None;
-        if rng.random_bool(if cry { 0.2 } else { 0.75 }) {
-            let other = self.other_sound(rng);
-            let db = rng.random_range(-6.0..25.0);
-            self.place(rng, &mut mix, &mut marks, other, db);
+        let (mut mix, levels, busy) = self.scene(rng);
+        // Far more happens than in any night, so that each second teaches something; calibration tells the network
+        // afterwards how rare crying is.
+        let cry = rng.random_bool(0.65);
+        for _ in 0..rng.random_range(if busy { 1..5 } else { 0..4 }) {
+            if rng.random_bool(if cry { 0.5 } else { 0.85 }) {
+                let other = self.other_sound(rng);
+                let db = rng.random_range(levels.other.clone());
+                self.place(rng, &mut mix, &mut marks, other, db);
+            }
         }
+        let mut ratio_db = None;
         if cry {
-            let count = if rng.random_bool(0.2) { 2 } else { 1 };
-            let db = rng.random_range(-9.0..22.0f32);
+            let count = match rng.random_range(0..10) {
+                0..4 => 1,
+                4..8 => 2,
+                _ => rng.random_range(3..6),
+            };
+            let db = rng.random_range(levels.cry.clone());
             for _ in 0..count {
                 let sound = self.cry(rng);
                 self.place(rng, &mut mix, &mut marks, sound, db);
@@ -145,7 +190,7 @@ impl<'a> Mixer<'a> {
         }
         self.channel(rng, &mut mix);
         // Camera just connected: nothing before.
-        if rng.random_bool(0.08) {
+        if rng.random_bool(0.06) {
             let cut = rng.random_range(0..n * 5 / 6);
             mix[..cut].fill(0.0);
             marks[..cut].fill(Mark::Other);
@@ -155,7 +200,7 @@ impl<'a> Mixer<'a> {
     }
 
     fn targets(&self, marks: &[Mark]) -> (Vec<f32>, Vec<f32>) {
-        let frames = marks.len() / self.step;
+        let first_second = 16_000 / self.step;
         marks
             .chunks_exact(self.step)
             .enumerate()
@@ -163,14 +208,8 @@ impl<'a> Mixer<'a> {
                 let share =
                     |mark: Mark| part.iter().filter(|&&m| m == mark).count() as f32 / part.len() as f32;
                 let (cry, unsure) = (share(Mark::Cry), share(Mark::Unsure));
-                // The first second lacks context and the last frames a future: in service neither is scored.
-                let place = if i < frames / 3 {
-                    0.35
-                } else if i + 3 > frames {
-                    0.5
-                } else {
-                    1.0
-                };
+                // In the first second after a start nobody can know much yet.
+                let place = if i < first_second { 0.35 } else { 1.0 };
                 let clear = if unsure > 0.3 {
                     0.0
                 } else if (0.15..0.85).contains(&cry) {
@@ -183,54 +222,113 @@ impl<'a> Mixer<'a> {
             .unzip()
     }
 
-    /// A recorded background or a noise machine, both, or a quiet room; about unit level at most.
-    fn background(&mut self, rng: &mut StdRng) -> Vec<f32> {
-        let n = self.window;
+    /// What is heard all the time, at about unit level or, in a quiet room, far below; how loud things in front of it
+    /// are; and whether many things happen.
+    fn scene(&mut self, rng: &mut StdRng) -> (Vec<f32>, Levels, bool) {
+        let n = self.length;
+        let lively = Levels { cry: -9.0..18.0, other: -6.0..18.0 };
         match rng.random_range(0..100) {
-            0..28 => signal::machine(rng, &mut self.planner, n),
-            28..36 => signal::drone(rng, &mut self.planner, n),
-            36..45 => {
-                let mut x = signal::machine(rng, &mut self.planner, n);
+            0..25 => (self.machine(rng), lively, false),
+            25..38 => {
+                let mut x = self.machine(rng);
                 let level = gain(rng.random_range(-15.0..-3.0));
                 let bed = self.bed(rng);
                 x.iter_mut().zip(&bed).for_each(|(x, b)| *x += level * b);
-                x
+                (x, lively, false)
             }
-            45..82 => self.bed(rng),
+            38..75 => (self.bed(rng), lively, false),
             _ => {
-                let slope = rng.random_range(0.0..2.0);
-                let mut x = signal::noise(rng, &mut self.planner, n, slope);
-                let level = gain(rng.random_range(-45.0..-10.0));
-                x.iter_mut().for_each(|x| *x *= level);
-                x
+                let mut x = if rng.random_bool(0.5) {
+                    self.machine(rng)
+                } else {
+                    let slope = rng.random_range(0.0..2.0);
+                    signal::noise(rng, &mut self.planner, n, slope)
+                };
+                if let Some(rooms) = self.others.get("roomtone").filter(|_| rng.random_bool(0.4)) {
+                    let group = &rooms[rng.random_range(0..rooms.len())];
+                    let clip = &self.corpus.clips[group[rng.random_range(0..group.len())]];
+                    let tone = Self::excerpt(rng, clip, n);
+                    x.iter_mut().zip(&tone).for_each(|(x, t)| *x = 0.5 * *x + t);
+                }
+                (x, Levels { cry: 3.0..42.0, other: 8.0..46.0 }, true)
             }
         }
     }
 
-    /// A window of one recording without crying, repeated if it is short, with unit level.
-    fn bed(&mut self, rng: &mut StdRng) -> Vec<f32> {
-        let clip = self.other_clip(rng, 0.35);
-        let total = clip.samples.len();
-        let start = rng.random_range(0..total);
-        let mut x: Vec<f32> =
-            (0..self.window).map(|i| f32::from(clip.samples[(start + i) % total]) / 32_768.0).collect();
-        let level = rms(&x);
-        let scale = 1.0 / level.max(gain(-65.0));
-        x.iter_mut().for_each(|x| *x *= scale);
-        if rng.random_bool(0.25) {
-            let speed = rng.random_range(0.75..1.3f32);
-            let mut moved = signal::resample(&x, speed);
-            while moved.len() < self.window {
-                let again = moved.len().min(self.window - moved.len());
-                moved.extend_from_within(..again);
-            }
-            moved.truncate(self.window);
-            x = moved;
+    /// A noise machine, a fan or a drone, its level slowly changing at times.
+    fn machine(&mut self, rng: &mut StdRng) -> Vec<f32> {
+        let machine = &self.machines[rng.random_range(0..self.machines.len())];
+        let start = rng.random_range(0..machine.len().saturating_sub(self.length).max(1));
+        let mut x: Vec<f32> = machine.iter().cycle().skip(start).take(self.length).copied().collect();
+        if rng.random_bool(0.4) {
+            signal::drift(rng, &mut x, 6.0);
+        }
+        if rng.random_bool(0.4) {
+            let range = rng.random_range(2.0..9.0);
+            signal::colour(rng, &mut self.planner, &mut x, range);
         }
         x
     }
 
+    /// `n` samples of one clip from a random place on, repeated if it is short, at unit level.
+    fn excerpt(rng: &mut StdRng, clip: &Clip, n: usize) -> Vec<f32> {
+        let total = clip.samples.len().max(1);
+        let start = rng.random_range(0..total);
+        let mut x: Vec<f32> =
+            clip.samples.iter().cycle().skip(start).take(n).map(|&x| f32::from(x) / 32_768.0).collect();
+        x.resize(n, 0.0);
+        let scale = 1.0 / rms(&x).max(gain(-65.0));
+        x.iter_mut().for_each(|x| *x *= scale);
+        x
+    }
+
+    /// Recordings of one class without crying, one after the other with crossfades, each at unit level.
+    fn bed(&mut self, rng: &mut StdRng) -> Vec<f32> {
+        const FADE: usize = 4_000;
+        let n = self.length;
+        let first = self.other_clip(rng, 0.45);
+        // One recording over and over, or several of its class.
+        let class = self.others.get(first.class.as_str()).filter(|_| rng.random_bool(0.6));
+        let speed = if rng.random_bool(0.3) { rng.random_range(0.75..1.35f32) } else { 1.0 };
+        let mut x = vec![0.0; n];
+        let (mut at, mut clip) = (0usize, first);
+        let mut skip = rng.random_range(0..(clip.samples.len() / 2).max(1));
+        while at < n {
+            let end = clip.samples.len().min(skip + (n as f32 * speed) as usize + FADE);
+            let mut part: Vec<f32> =
+                clip.samples[skip..end].iter().map(|&x| f32::from(x) / 32_768.0).collect();
+            if speed != 1.0 {
+                part = signal::resample(&part, speed);
+            }
+            part.resize(part.len().max(3 * FADE), 0.0);
+            let scale = (1.0 / rms(&part)).min(gain(60.0));
+            let last = part.len() - FADE;
+            for (i, value) in part.iter().enumerate() {
+                let Some(to) = x.get_mut(at + i) else { break };
+                let fade_in = if at > 0 && i < FADE { i as f32 / FADE as f32 } else { 1.0 };
+                let fade_out = if i >= last { (part.len() - i) as f32 / FADE as f32 } else { 1.0 };
+                *to += scale * value * (fade_in * fade_out).sqrt();
+            }
+            at += last;
+            skip = 0;
+            if let Some(groups) = class {
+                let group = &groups[rng.random_range(0..groups.len())];
+                clip = &self.corpus.clips[group[rng.random_range(0..group.len())]];
+            }
+        }
+        let scale = 1.0 / rms(&x).max(gain(-40.0));
+        x.iter_mut().for_each(|x| *x *= scale);
+        x
+    }
+
     fn other_clip(&self, rng: &mut StdRng, hard_share: f64) -> &'a Clip {
+        if let Some(&(_, total)) = self.mined.last()
+            && rng.random_bool(0.12)
+        {
+            let at = rng.random_range(0.0..total);
+            let chosen = self.mined.partition_point(|&(_, sum)| sum <= at).min(self.mined.len() - 1);
+            return &self.corpus.clips[self.mined[chosen].0];
+        }
         let hard = !self.hard.is_empty() && rng.random_bool(hard_share);
         let classes = self.others.len();
         let groups = if hard {
@@ -278,27 +376,35 @@ impl<'a> Mixer<'a> {
         *sound = Sound { samples, marks };
     }
 
-    /// A bout of crying cut out of its clip, or with what surrounds it.
-    fn cry(&mut self, rng: &mut StdRng) -> Sound {
+    /// Clip, first and last sample of a bout of crying.
+    fn bout(&self, rng: &mut StdRng) -> (&'a Clip, usize, usize) {
         let source = &self.cries[rng.random_range(0..self.cries.len())];
         // A source with few recordings would be learned by heart.
-        let source = if source.len() < 5 && rng.random_bool(0.8) {
+        let source = if source.len() < 5 && rng.random_bool(0.9) {
             self.cries.iter().max_by_key(|s| s.len()).unwrap_or(source)
         } else {
             source
         };
         let group = &source[rng.random_range(0..source.len())];
         let (clip, start, end) = group[rng.random_range(0..group.len())];
-        let clip = &self.corpus.clips[clip];
-        let mut sound = if rng.random_bool(0.6) {
-            self.piece(clip, start, end)
+        (&self.corpus.clips[clip], start, end)
+    }
+
+    /// A bout of crying cut out of its clip, or with what surrounds it.
+    fn cry(&mut self, rng: &mut StdRng) -> Sound {
+        let (clip, start, end) = self.bout(rng);
+        let mut sound = if rng.random_bool(0.65) {
+            // A part of a long bout begins as suddenly as a short one.
+            let most = rng.random_range(16_000..100_000usize);
+            let first = if end - start > most { rng.random_range(start..end - most) } else { start };
+            self.piece(clip, first, end.min(first + most))
         } else {
-            let before = rng.random_range(0..self.window);
+            let before = rng.random_range(0..48_000);
             let first = start.saturating_sub(before);
-            self.piece(clip, first, first + self.window * 3 / 2)
+            self.piece(clip, first, first + 72_000)
         };
-        if rng.random_bool(0.5) {
-            Self::shift(&mut sound, rng.random_range(0.85..1.2));
+        if rng.random_bool(0.6) {
+            Self::shift(&mut sound, rng.random_range(0.82..1.22));
         }
         self.treat(rng, &mut sound);
         sound
@@ -306,19 +412,31 @@ impl<'a> Mixer<'a> {
 
     /// Some other sound, often moved into the pitch range of crying.
     fn other_sound(&mut self, rng: &mut StdRng) -> Sound {
-        if rng.random_bool(0.1) {
-            let length = rng.random_range(8_000..self.window * 3 / 2);
-            let samples = signal::signal(rng, length);
-            let mut sound = Sound { marks: vec![Mark::Other; samples.len()], samples };
-            self.treat(rng, &mut sound);
-            return sound;
+        let length = rng.random_range(8_000..80_000usize);
+        match rng.random_range(0..100) {
+            0..8 => {
+                let samples = signal::signal(rng, length);
+                let mut sound = Sound { marks: vec![Mark::Other; samples.len()], samples };
+                self.treat(rng, &mut sound);
+                return sound;
+            }
+            // Crying an octave down is an adult's.
+            8..11 => {
+                let (clip, start, end) = self.bout(rng);
+                let mut sound = self.piece(clip, start, end.min(start + length / 2));
+                Self::shift(&mut sound, rng.random_range(0.42..0.54));
+                sound.marks.fill(Mark::Other);
+                self.treat(rng, &mut sound);
+                return sound;
+            }
+            _ => {}
         }
         let clip = self.other_clip(rng, 0.75);
-        let length = rng.random_range(8_000..self.window * 3 / 2);
         let start = rng.random_range(0..clip.samples.len().saturating_sub(length).max(1));
         let mut sound = self.piece(clip, start, start + length);
-        if rng.random_bool(0.6) {
-            Self::shift(&mut sound, rng.random_range(0.7..1.6));
+        // A little: what is moved far into the range of crying is hard to tell from it for anybody.
+        if rng.random_bool(0.45) {
+            Self::shift(&mut sound, rng.random_range(0.75..1.35));
         }
         self.treat(rng, &mut sound);
         sound
@@ -334,21 +452,22 @@ impl<'a> Mixer<'a> {
         let scale = 0.1 / rms(x);
         x.iter_mut().for_each(|x| *x *= scale);
         // FFTs of odd lengths are slow: work on whole hundredths of a second.
-        let padded = x.len().div_ceil(800) * 800;
+        let padded = x.len().div_ceil(1_600) * 1_600;
         x.resize(padded, 0.0);
         sound.marks.resize(padded, Mark::Other);
         if rng.random_bool(0.3) {
             let range = rng.random_range(2.0..9.0);
             signal::colour(rng, &mut self.planner, x, range);
         }
-        if rng.random_bool(0.22) {
-            signal::codec(rng, &mut self.planner, x);
-        }
-        if rng.random_bool(0.12) {
-            signal::telephone(rng, &mut self.planner, x);
+        // What the phones of the cries did to them happens to everything else, too.
+        match rng.random_range(0..100) {
+            0..14 => signal::codec(rng, &mut self.planner, x),
+            14..22 => signal::telephone(rng, &mut self.planner, x),
+            22..30 => signal::adpcm(rng, &mut self.planner, x),
+            _ => {}
         }
         if rng.random_bool(0.5) {
-            let rt60 = rng.random_range(0.15..0.9);
+            let rt60 = rng.random_range(0.15..1.0);
             signal::reverberate(rng, &mut self.planner, x, rt60);
         }
     }
@@ -359,7 +478,7 @@ impl<'a> Mixer<'a> {
         if len < 1_600 {
             return;
         }
-        // At least 0.3 s of it lie in the window.
+        // At least 0.3 s of it lie inside.
         let keep = 4_800.min(len);
         let at = rng.random_range(keep - len..n - keep + 1);
         let first = (-at).max(0) as usize;
@@ -369,14 +488,15 @@ impl<'a> Mixer<'a> {
         let (samples, sound_marks) = (&sound.samples[first..last], &sound.marks[first..last]);
         // Level of the crying itself where there is some, and of the background under it.
         let has_cry = sound.marks.contains(&Mark::Cry);
-        let heard: Vec<f32> = sound
-            .samples
-            .iter()
-            .zip(&sound.marks)
-            .filter(|(_, m)| !has_cry || **m == Mark::Cry)
-            .map(|(x, _)| *x)
-            .collect();
-        let level = rms(&mix[span.clone()]).max(gain(-45.0)) * gain(db) / rms(&heard).max(1e-5);
+        let (mut sum, mut count) = (0.0f32, 0usize);
+        for (x, mark) in sound.samples.iter().zip(&sound.marks) {
+            if !has_cry || *mark == Mark::Cry {
+                sum += x * x;
+                count += 1;
+            }
+        }
+        let heard = (sum / count.max(1) as f32).sqrt().max(1e-5);
+        let level = rms(&mix[span.clone()]).max(gain(-45.0)) * gain(db) / heard;
         for ((to, mark), (x, m)) in
             mix[span.clone()].iter_mut().zip(&mut marks[span]).zip(samples.iter().zip(sound_marks))
         {
@@ -391,29 +511,105 @@ impl<'a> Mixer<'a> {
     fn channel(&mut self, rng: &mut StdRng, mix: &mut [f32]) {
         let scale = 0.1 / rms(mix);
         mix.iter_mut().for_each(|x| *x *= scale);
-        if rng.random_bool(0.55) {
+        if rng.random_bool(0.5) {
             let range = rng.random_range(1.0..8.0);
             signal::colour(rng, &mut self.planner, mix, range);
         }
-        if rng.random_bool(0.08) {
-            signal::codec(rng, &mut self.planner, mix);
-        }
-        // Automatic gain of a cheap microphone: the level drifts.
-        if rng.random_bool(0.15) {
-            let (a, b) = (rng.random_range(-6.0..6.0f32), rng.random_range(-6.0..6.0f32));
-            let n = mix.len() as f32;
-            mix.iter_mut().enumerate().for_each(|(i, x)| *x *= gain(a + (b - a) * i as f32 / n));
+        if rng.random_bool(0.12) {
+            signal::automatic_gain(rng, mix);
+        } else if rng.random_bool(0.15) {
+            signal::drift(rng, mix, 6.0);
         }
         let level = gain(rng.random_range(-60.0..-6.0)) / rms(mix);
-        mix.iter_mut().for_each(|x| *x = (*x * level).clamp(-1.0, 1.0));
-        if rng.random_bool(0.35) {
+        // Some microphones are driven far too loud.
+        let drive = if rng.random_bool(0.05) { gain(rng.random_range(0.0..14.0)) } else { 1.0 };
+        mix.iter_mut().for_each(|x| *x = (*x * level * drive).clamp(-1.0, 1.0));
+        if rng.random_bool(0.3) {
             let floor = gain(rng.random_range(-85.0..-60.0));
             mix.iter_mut().for_each(|x| *x += floor * 3.4 * (rng.random::<f32>() - 0.5));
         }
-        if rng.random_bool(0.25) {
-            signal::telephone(rng, &mut self.planner, mix);
+        match rng.random_range(0..100) {
+            0..22 => signal::telephone(rng, &mut self.planner, mix),
+            22..29 => signal::adpcm(rng, &mut self.planner, mix),
+            29..36 => signal::codec(rng, &mut self.planner, mix),
+            _ => {}
+        }
+        if rng.random_bool(0.07) {
+            signal::gaps(rng, mix);
         }
         // 16 bits.
         mix.iter_mut().for_each(|x| *x = (*x * 32_767.0).round().clamp(-32_768.0, 32_767.0) / 32_768.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::train::cries::Stretch;
+
+    fn clip(class: &str, is_cry: bool, hz: f32) -> Clip {
+        let samples: Vec<i16> = (0..64_000)
+            .map(|i| (8_000.0 * (std::f32::consts::TAU * hz * i as f32 / 16_000.0).sin()) as i16)
+            .collect();
+        let stretches =
+            if is_cry { vec![Stretch { start: 16_000, end: 48_000, kind: Kind::Cry }] } else { Vec::new() };
+        Clip {
+            path: class.into(),
+            class: class.into(),
+            is_cry,
+            source: "made".into(),
+            group: class.into(),
+            licence: String::new(),
+            attribution: String::new(),
+            split: "train".into(),
+            samples,
+            stretches,
+        }
+    }
+
+    fn corpus() -> Corpus {
+        Corpus {
+            clips: vec![
+                clip("cry", true, 450.0),
+                clip("speech", false, 150.0),
+                clip("roomtone", false, 60.0),
+            ],
+        }
+    }
+
+    #[test]
+    fn examples_are_finite_repeatable_and_have_both_kinds_of_frames() {
+        let corpus = corpus();
+        let mut mixer = Mixer::new(&corpus, 80_000, 800).unwrap();
+        let (mut crying, mut others) = (0, 0);
+        for seed in 0..40 {
+            let example = mixer.example(seed);
+            assert_eq!(
+                (example.samples.len(), example.targets.len(), example.weights.len()),
+                (80_000, 100, 100)
+            );
+            assert!(example.samples.iter().all(|x| x.is_finite() && x.abs() <= 1.0));
+            crying += example.targets.iter().filter(|&&t| t == 1.0).count();
+            others += example.targets.iter().filter(|&&t| t == 0.0).count();
+            assert_eq!(
+                example.ratio_db.is_none(),
+                example.targets.iter().all(|&t| t == 0.0) && example.ratio_db.is_none()
+            );
+            assert_eq!(mixer.example(seed).samples, example.samples);
+        }
+        assert!(crying > 200 && others > 1_000, "{crying} {others}");
+    }
+
+    #[test]
+    fn mined_clips_are_drawn_more_often_and_cries_are_never_mined() {
+        let corpus = corpus();
+        let mut mixer = Mixer::new(&corpus, 80_000, 800).unwrap();
+        mixer.set_mined(&[(0, 5.0), (2, 1.0), (99, 1.0)]);
+        let rng = &mut StdRng::seed_from_u64(1);
+        let share = (0..2_000).filter(|_| mixer.other_clip(rng, 1.0).class == "roomtone").count();
+        // "speech" is the only hard class, so that roomtone comes from mining alone.
+        assert!((180..310).contains(&share), "{share}");
+        assert!((0..2_000).all(|_| !mixer.other_clip(rng, 0.5).is_cry));
     }
 }

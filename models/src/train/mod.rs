@@ -1,30 +1,39 @@
 //! Training: examples come from one thread, gradients from another, and the averaged weights are folded into a
-//! file that the detector loads. Everything is drawn from one seed, so a run can be repeated and resumed.
+//! file that the detector loads. Everything is drawn from one seed, so a run can be repeated and resumed. From time
+//! to time the network listens to all clips without crying, and those that it takes for crying are then heard more
+//! often.
 
 pub mod attributions;
 pub mod bench;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod corpus;
 pub mod cries;
+pub mod curves;
 pub mod evaluate;
 pub mod mixture;
 pub mod optimiser;
+pub mod prepare;
 pub mod signal;
+pub mod validation;
 
 use crate::detector::Detector;
 use crate::frontend::{FrontEnd, FrontEndConfig, PLANES};
-use crate::net::{NetConfig, Network};
+use crate::net::{DROPOUT, NetConfig, Network};
+use crate::recording::score_recording;
 use crate::weights::{self, Description};
 use candle_core::{Device, Tensor};
 use checkpoint::Checkpoint;
 use corpus::Corpus;
+use curves::Point;
 use mixture::Mixer;
 use optimiser::AdamW;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{channel, sync_channel};
 use std::time::Instant;
+use validation::Validation;
 
 /// What to train and for how long.
 #[derive(Debug, Clone)]
@@ -33,8 +42,10 @@ pub struct Plan {
     pub minutes: Option<f64>,
     /// Stop after this many steps.
     pub steps: Option<u64>,
-    /// Windows per step.
+    /// Examples per step.
     pub batch: usize,
+    /// Seconds of an example.
+    pub seconds: usize,
     /// Highest learning rate.
     pub rate: f32,
     /// Seed of weights and examples.
@@ -45,7 +56,17 @@ pub struct Plan {
     pub resume: bool,
     /// Version written into the file.
     pub version: String,
+    /// Shape of the network.
+    pub network: NetConfig,
 }
+
+/// Steps between two looks at the development clips, after each of which the model's own false alarms are heard more
+/// often.
+pub const ROUND: u64 = 1_500;
+/// Steps by which the mixing thread may be ahead of the learning one, at the most.
+const AHEAD: u64 = 8;
+/// Score frames by which a target lags behind its sound: what the network hears of the future.
+pub const DELAY: usize = 4;
 
 /// Where a training is, for progress bars and logs.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +81,8 @@ pub struct Progress {
     pub rate: f32,
     /// Steps per second since the start of this run.
     pub speed: f64,
+    /// The newest point of the learning curve.
+    pub last: Option<Point>,
 }
 
 /// One batch on its way from the mixing thread to the learning one.
@@ -67,18 +90,19 @@ struct Batch {
     features: Vec<f32>,
     targets: Vec<f32>,
     weights: Vec<f32>,
+    mask: Vec<f32>,
 }
 
 /// Starting point of a file's description.
 pub fn description(version: &str) -> Description {
     Description {
         format: weights::FORMAT,
-        name: "nursery-cnn".into(),
+        name: "nursery-crnn".into(),
         version: version.into(),
         front_end: FrontEndConfig::default(),
         network: NetConfig::default(),
-        hop: 8_000,
-        lookahead: 4_000,
+        hop: 4_000,
+        lookahead: DELAY * 800,
         labels: vec!["baby_cry".into()],
         threshold: 0.5,
         logit_scale: 1.0,
@@ -96,40 +120,52 @@ fn example_seed(seed: u64, step: u64, item: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Blanks a random band and a random stretch of time (SpecAugment, Park et al., 2019).
-fn spec_augment(rng: &mut StdRng, features: &mut [f32], frames: usize, mels: usize) {
-    if rng.random_bool(0.5) {
-        let width = rng.random_range(1..=10);
+/// Blanks random bands and random stretches of time (SpecAugment, Park et al., 2019).
+fn spec_augment(rng: &mut StdRng, features: &mut [f32], mels: usize) {
+    let frames = features.len() / (mels * PLANES);
+    for _ in 0..rng.random_range(0..3) {
+        let width = rng.random_range(1..=9);
         let first = rng.random_range(0..mels - width);
         for row in features.chunks_exact_mut(mels * PLANES) {
             row[first * PLANES..(first + width) * PLANES].fill(0.0);
         }
     }
-    if rng.random_bool(0.4) {
-        let width = rng.random_range(1..=10);
+    for _ in 0..rng.random_range(0..3) {
+        let width = rng.random_range(1..=12);
         let first = rng.random_range(0..frames - width);
         features[first * mels * PLANES..(first + width) * mels * PLANES].fill(0.0);
     }
 }
 
+/// Moves values to the frames in which the network has to say them.
+pub(crate) fn delayed(values: &[f32]) -> impl Iterator<Item = f32> + '_ {
+    let kept = values.len().saturating_sub(DELAY);
+    std::iter::repeat_n(0.0, values.len() - kept).chain(values[..kept].iter().copied())
+}
+
 fn make_batch(mixer: &mut Mixer<'_>, front: &mut FrontEnd, d: &Description, plan: &Plan, step: u64) -> Batch {
-    let (frames, mels) = (d.front_end.frames(), d.front_end.mels);
-    let mut batch = Batch { features: Vec::new(), targets: Vec::new(), weights: Vec::new() };
+    let mut batch =
+        Batch { features: Vec::new(), targets: Vec::new(), weights: Vec::new(), mask: Vec::new() };
     for item in 0..plan.batch {
         let seed = example_seed(plan.seed, step, item as u64);
         let example = mixer.example(seed);
         let start = batch.features.len();
-        front.features(&example.samples, &mut batch.features);
+        let mut state = vec![0.0; d.front_end.state_len()];
+        front.features(&mut state, &example.samples, &mut batch.features);
         let rng = &mut StdRng::seed_from_u64(seed ^ 1);
-        spec_augment(rng, &mut batch.features[start..], frames, mels);
-        batch.targets.extend(&example.targets);
-        batch.weights.extend(&example.weights);
+        spec_augment(rng, &mut batch.features[start..], d.front_end.mels);
+        batch.targets.extend(delayed(&example.targets));
+        batch.weights.extend(delayed(&example.weights));
+        let keep = 1.0 - DROPOUT;
+        batch
+            .mask
+            .extend((0..d.network.width).map(|_| if rng.random::<f32>() < keep { 1.0 / keep } else { 0.0 }));
     }
     batch
 }
 
 /// Binary cross-entropy of logits and its gradient, both per unit of weight.
-fn cross_entropy(logits: &[f32], targets: &[f32], weights: &[f32]) -> (f32, Vec<f32>) {
+pub(crate) fn cross_entropy(logits: &[f32], targets: &[f32], weights: &[f32]) -> (f32, Vec<f32>) {
     let total: f32 = weights.iter().sum::<f32>().max(1.0);
     let mut loss = 0.0;
     let gradient = logits
@@ -144,18 +180,55 @@ fn cross_entropy(logits: &[f32], targets: &[f32], weights: &[f32]) -> (f32, Vec<
     (loss / total, gradient)
 }
 
-/// Trains on `corpus` and returns the bytes of an uncalibrated weights file; `progress` is told of each step.
+/// How much the clips without crying are taken for it: the mean over their frames of how far the probability is
+/// over 0.3, by index in the corpus; only those with any. Clips of the cries' own phones are left out: nobody knows
+/// for sure that there is no whimper in them.
+fn mine(detector: &mut Detector, corpus: &Corpus) -> Result<Vec<(usize, f32)>, String> {
+    let mut found = Vec::new();
+    for (i, clip) in corpus.clips.iter().enumerate().filter(|(_, c)| !c.is_cry && c.class != "phone_bg") {
+        let samples: Vec<f32> = clip.samples.iter().map(|&x| f32::from(x) / 32_768.0).collect();
+        let frames = score_recording(detector, &samples).map_err(|e| e.to_string())?;
+        let excess: f32 = frames.iter().map(|p| (p - 0.3).max(0.0)).sum();
+        // Long and short clips count alike, and none for more than a few others.
+        let weight = (excess / frames.len().max(1) as f32).min(0.3);
+        if weight > 0.002 {
+            found.push((i, weight));
+        }
+    }
+    Ok(found)
+}
+
+/// What came out of a training.
+#[derive(Debug)]
+pub struct Trained {
+    /// Bytes of an uncalibrated weights file.
+    pub weights: Vec<u8>,
+    /// The learning curve.
+    pub curve: Vec<Point>,
+    /// Steps taken.
+    pub steps: u64,
+}
+
+/// Trains on `corpus`; `dev` is looked at from time to time for the learning curve, and `progress` is told of each
+/// step.
 ///
 /// # Errors
 /// One line for people.
-pub fn train(corpus: &Corpus, plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<Vec<u8>, String> {
+pub fn train(
+    corpus: &Corpus,
+    dev: &Corpus,
+    plan: &Plan,
+    mut progress: impl FnMut(Progress),
+) -> Result<Trained, String> {
     let text = |e: candle_core::Error| e.to_string();
     let mut d = description(&plan.version);
-    let (frames, mels) = (d.front_end.frames(), d.front_end.mels);
+    d.network = plan.network.clone();
+    d.check()?;
+    let mels = d.front_end.mels;
     let mut rng = StdRng::seed_from_u64(plan.seed);
-    let network = Network::training(&d.network, frames, mels, || signal::normal(&mut rng)).map_err(text)?;
+    let network = Network::training(&d.network, mels, || signal::normal(&mut rng)).map_err(text)?;
     let mut adam = AdamW::new(network.vars()).map_err(text)?;
-    let mut spent = 0.0;
+    let (mut spent, mut curve, mut mined) = (0.0, Vec::new(), Vec::new());
     if plan.resume {
         let saved = Checkpoint::load(&plan.checkpoint)?;
         if saved.seed != plan.seed {
@@ -163,52 +236,85 @@ pub fn train(corpus: &Corpus, plan: &Plan, mut progress: impl FnMut(Progress)) -
         }
         network.set_stats(&saved.stats);
         adam.restore(saved.step, saved.slots).map_err(text)?;
-        spent = saved.minutes;
+        (spent, curve, mined) = (saved.minutes, saved.curve, saved.mined);
     }
-    let mut mixer = Mixer::new(corpus, d.front_end.window, d.frame_step())?;
+    let length = plan.seconds * d.front_end.sample_rate as usize;
+    let mut mixer = Mixer::new(corpus, length, d.frame_step())?;
+    mixer.set_mined(&mined);
+    let validation = Validation::new(dev, length, &d)?;
     let started = Instant::now();
     let first_step = adam.step;
     let minutes_now = || spent + started.elapsed().as_secs_f64() / 60.0;
-    let save = |adam: &AdamW| {
+    let folded = |adam: &AdamW| -> Result<Vec<u8>, String> {
+        let tensors = network.fold(&adam.averages(), &network.stats()).map_err(text)?;
+        weights::serialize(&d, &tensors)
+    };
+    let save = |adam: &AdamW, curve: &[Point], mined: &[(usize, f32)]| {
         Checkpoint {
             step: adam.step,
             minutes: minutes_now(),
             seed: plan.seed,
             slots: adam.slots.clone(),
             stats: network.stats(),
+            curve: curve.to_vec(),
+            mined: mined.to_vec(),
         }
         .save(&plan.checkpoint)
     };
     let (sender, receiver) = sync_channel::<Batch>(4);
+    let (mined_sender, mined_receiver) = channel::<Vec<(usize, f32)>>();
     let d_mixer = d.clone();
     std::thread::scope(|scope| -> Result<(), String> {
         scope.spawn(move || {
             let mut front = FrontEnd::new(&d_mixer.front_end);
             // Ends when the learner hangs up.
             for step in first_step.. {
+                // A fixed place for what was mined makes a run repeatable.
+                let round = step.saturating_sub(AHEAD);
+                if round > 0 && round % ROUND == 0 && round >= first_step {
+                    let Ok(clips) = mined_receiver.recv() else { break };
+                    mixer.set_mined(&clips);
+                }
                 if sender.send(make_batch(&mut mixer, &mut front, &d_mixer, plan, step)).is_err() {
                     break;
                 }
             }
         });
         // Dropped on every way out, which ends the mixing thread.
-        let receiver = receiver;
-        let mut recent = 0.7;
+        let (receiver, mined_sender) = (receiver, mined_sender);
+        let mut recent = curve.last().map_or(0.7, |p: &Point| p.loss);
         let mut last_save = Instant::now();
         loop {
             let by_time = plan.minutes.map_or(0.0, |m| minutes_now() / m);
             let by_steps = plan.steps.map_or(0.0, |s| adam.step as f64 / s.max(1) as f64);
             let done = by_time.max(by_steps);
-            if done >= 1.0 {
-                break;
+            if (adam.step > 0 && adam.step % ROUND == 0) || done >= 1.0 {
+                let mut detector =
+                    Detector::from_bytes(&folded(&adam)?, "new weights").map_err(|e| e.to_string())?;
+                let (dev_loss, dev_ap) = validation.run(detector.network())?;
+                let point =
+                    Point { step: adam.step, minutes: minutes_now() as f32, loss: recent, dev_loss, dev_ap };
+                if curve.last().is_none_or(|p| p.step < point.step) {
+                    curve.push(point);
+                }
+                if done >= 1.0 {
+                    break;
+                }
+                mined = mine(&mut detector, corpus)?;
+                // The mixing thread waits for it; where it ended early, the next receive tells.
+                let _ = mined_sender.send(mined.clone());
+                save(&adam, &curve, &mined)?;
+                last_save = Instant::now();
             }
             let Ok(batch) = receiver.recv() else { return Err("the mixing thread ended".into()) };
-            let warm = ((adam.step + 1) as f32 / 150.0).min(1.0);
+            let warm = ((adam.step + 1) as f32 / 200.0).min(1.0);
             let cosine = 0.5 * (1.0 + (std::f32::consts::PI * done as f32).cos());
-            let rate = plan.rate * warm * (0.02 + 0.98 * cosine);
-            let shape = (plan.batch, frames, mels, PLANES);
+            let rate = plan.rate * warm * (0.01 + 0.99 * cosine);
+            let shape = (plan.batch, length / d.front_end.step, mels, PLANES);
             let features = Tensor::from_vec(batch.features, shape, &Device::Cpu).map_err(text)?;
-            let logits = network.forward(&features).map_err(text)?;
+            let mask =
+                Tensor::from_vec(batch.mask, (plan.batch, 1, d.network.width), &Device::Cpu).map_err(text)?;
+            let logits = network.forward(&features, Some(&mask)).map_err(text)?;
             let flat = logits.flatten_all().and_then(|l| l.to_vec1::<f32>()).map_err(text)?;
             let (loss, gradient) = cross_entropy(&flat, &batch.targets, &batch.weights);
             // Its gradient with respect to the logits is the one computed above.
@@ -219,47 +325,36 @@ pub fn train(corpus: &Corpus, plan: &Plan, mut progress: impl FnMut(Progress)) -
             if !norm.is_finite() {
                 return Err(format!("step {}: the gradient is not finite; try a lower --rate", adam.step));
             }
-            recent += 0.02 * (loss - recent);
+            recent += 0.01 * (loss - recent);
             let speed = (adam.step - first_step) as f64 / started.elapsed().as_secs_f64();
-            progress(Progress { step: adam.step, done, loss: recent, rate, speed });
+            progress(Progress {
+                step: adam.step,
+                done,
+                loss: recent,
+                rate,
+                speed,
+                last: curve.last().copied(),
+            });
             if last_save.elapsed().as_secs() >= 120 {
-                save(&adam)?;
+                save(&adam, &curve, &mined)?;
                 last_save = Instant::now();
             }
         }
         Ok(())
     })?;
-    save(&adam)?;
+    save(&adam, &curve, &mined)?;
     d.recipe = format!(
-        "{} steps of {} windows, AdamW, rate {}, cosine, {:.0} minutes, seed {}, {} clips",
+        "{} steps of {} x {} s, AdamW, rate {}, cosine, {:.0} minutes, seed {}, {} clips",
         adam.step,
         plan.batch,
+        plan.seconds,
         plan.rate,
         minutes_now(),
         plan.seed,
         corpus.clips.len()
     );
-    let folded = network.fold(&adam.averages(), &network.stats()).map_err(text)?;
-    weights::serialize(&d, &folded)
-}
-
-/// Moves the operating point of a weights file to 0.5: at most `share` of the clips without crying in `dev` are
-/// taken for crying there. Returns the new bytes and the scores after calibration.
-///
-/// # Errors
-/// A file that does not load.
-pub fn calibrate(
-    bytes: &[u8],
-    dev: &Corpus,
-    share: f32,
-) -> Result<(Vec<u8>, Vec<evaluate::ClipScore>), String> {
-    let (mut description, tensors) = weights::parse(bytes)?;
-    let mut detector = Detector::from_bytes(bytes, "new weights").map_err(|e| e.to_string())?;
-    let mut scores = evaluate::score_clips(&mut detector, dev).map_err(|e| e.to_string())?;
-    let point = evaluate::operating_point(&scores, share);
-    description.logit_bias -= point;
-    scores.iter_mut().for_each(|s| s.log_odds -= point);
-    Ok((weights::serialize(&description, &tensors)?, scores))
+    let tensors = network.fold(&adam.averages(), &network.stats()).map_err(text)?;
+    Ok(Trained { weights: weights::serialize(&d, &tensors)?, curve, steps: adam.step })
 }
 
 #[cfg(test)]

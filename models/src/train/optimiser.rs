@@ -31,7 +31,7 @@ const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.99;
 const DECAY: f32 = 0.01;
 const CLIP: f32 = 3.0;
-const AVERAGE: f32 = 0.998;
+const AVERAGE: f32 = 0.999;
 
 impl AdamW {
     /// Starts from the variables' values.

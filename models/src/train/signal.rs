@@ -275,6 +275,74 @@ pub fn codec(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32])
     x.copy_from_slice(&out[..n]);
 }
 
+/// A voice channel of 8 kHz and 4 bits, like G.726: the difference to a prediction, coded with a step that adapts
+/// (after Jayant, 1973, "Adaptive quantization with a one-word memory").
+pub fn adpcm(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32]) {
+    let edge = rng.random_range(3_200.0..3_700.0f32);
+    let low_pass = move |hz: f32| 1.0 / (1.0 + (hz / edge).powi(24)).sqrt();
+    filter(planner, x, low_pass);
+    const GROWTH: [f32; 8] = [0.9, 0.9, 0.9, 0.9, 1.2, 1.6, 2.0, 2.4];
+    let (mut predicted, mut step) = (0.0f32, 0.005f32);
+    let n = x.len();
+    for i in (0..n).step_by(2) {
+        let difference = x[i].clamp(-1.0, 1.0) - predicted;
+        let code = ((difference.abs() / step) as usize).min(7);
+        predicted = (0.95 * predicted + difference.signum() * (code as f32 + 0.5) * step).clamp(-1.0, 1.0);
+        step = (step * GROWTH[code]).clamp(2e-4, 0.25);
+        x[i] = 2.0 * predicted;
+        if i + 1 < n {
+            x[i + 1] = 0.0;
+        }
+    }
+    filter(planner, x, low_pass);
+}
+
+/// Automatic gain control of a cheap camera: an envelope follower with quick attack and slow release pulls the level
+/// towards a target.
+pub fn automatic_gain(rng: &mut StdRng, x: &mut [f32]) {
+    let target = gain(rng.random_range(-30.0..-12.0));
+    let strength = rng.random_range(0.3..1.0f32);
+    let limit = gain(rng.random_range(10.0..36.0));
+    let share = |seconds: f32| 1.0 - (-1.0 / (seconds * RATE)).exp();
+    let (attack, release) = (share(rng.random_range(0.005..0.1)), share(rng.random_range(0.3..4.0)));
+    let mut power = target * target;
+    for x in x {
+        let now = *x * *x;
+        power += (if now > power { attack } else { release }) * (now - power);
+        *x *= (target / (power + 1e-12).sqrt()).min(limit).powf(strength);
+    }
+}
+
+/// Lost packets: up to four stretches of 20 to 250 ms are silent or repeat what was before.
+pub fn gaps(rng: &mut StdRng, x: &mut [f32]) {
+    for _ in 0..rng.random_range(1..5) {
+        let length = rng.random_range(320..4_000usize).min(x.len() / 3);
+        let at = rng.random_range(0..x.len().saturating_sub(length).max(1));
+        if rng.random_bool(0.3) && at >= length {
+            x.copy_within(at - length..at, at);
+        } else {
+            x[at..at + length].fill(0.0);
+        }
+    }
+}
+
+/// A slow change of level of up to `range` dB either way, by a line through three points.
+pub fn drift(rng: &mut StdRng, x: &mut [f32], range: f32) {
+    let points: [f32; 3] = std::array::from_fn(|_| rng.random_range(-range..range));
+    let n = x.len() as f32;
+    // The gain changes slowly: once every 100 samples is often enough.
+    for (i, block) in x.chunks_mut(100).enumerate() {
+        let at = (i * 100) as f32 / n * 2.0;
+        let db = if at < 1.0 {
+            points[0] + (points[1] - points[0]) * at
+        } else {
+            points[1] + (points[2] - points[1]) * (at - 1.0)
+        };
+        let g = gain(db);
+        block.iter_mut().for_each(|x| *x *= g);
+    }
+}
+
 /// Plays `x` at `speed` times its rate (pitch moves along), cubic interpolation.
 pub fn resample(x: &[f32], speed: f32) -> Vec<f32> {
     let n = (x.len() as f32 / speed) as usize;
@@ -309,6 +377,28 @@ mod tests {
     }
 
     #[test]
+    fn adpcm_passes_1_khz_with_some_noise_and_stops_6_khz() {
+        let (mut rng, mut planner) = (StdRng::seed_from_u64(1), RealFftPlanner::new());
+        let (clean, mut low, mut high) = (tone(1_000.0), tone(1_000.0), tone(6_000.0));
+        adpcm(&mut rng, &mut planner, &mut low);
+        adpcm(&mut rng, &mut planner, &mut high);
+        let error: Vec<f32> = low.iter().zip(&clean).map(|(a, b)| a - b).skip(4_000).take(40_000).collect();
+        let ratio = rms(&error) / rms(&clean);
+        assert!((0.005..0.4).contains(&ratio), "{ratio}");
+        assert!(rms(&high) < 0.01, "{}", rms(&high));
+    }
+
+    #[test]
+    fn automatic_gain_brings_loud_and_soft_closer_together() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut x = tone(500.0);
+        x.iter_mut().take(24_000).for_each(|x| *x *= 0.02);
+        automatic_gain(&mut rng, &mut x);
+        let ratio = rms(&x[40_000..]) / rms(&x[16_000..24_000]);
+        assert!(ratio < 40.0, "{ratio}");
+    }
+
+    #[test]
     fn noise_has_the_slope_it_was_asked_for() {
         let (mut rng, mut planner) = (StdRng::seed_from_u64(2), RealFftPlanner::new());
         let mut brown = noise(&mut rng, &mut planner, 48_000, 2.0);
@@ -329,6 +419,10 @@ mod tests {
             reverberate(rng, &mut planner, &mut x, 0.5);
             colour(rng, &mut planner, &mut x, 8.0);
             codec(rng, &mut planner, &mut x);
+            automatic_gain(rng, &mut x);
+            gaps(rng, &mut x);
+            drift(rng, &mut x, 6.0);
+            adpcm(rng, &mut planner, &mut x);
             telephone(rng, &mut planner, &mut x);
             assert!(x.iter().all(|x| x.is_finite() && x.abs() < 100.0), "seed {seed}");
         }

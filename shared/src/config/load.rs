@@ -19,6 +19,10 @@ const MAX_SECRET: u64 = 64 << 10;
 /// More cameras than one host can hold; a bound on everything that is kept per camera.
 const MAX_CAMERAS: usize = 4096;
 
+/// Most seconds of crying within a minute that may be asked for: babies breathe, and hardly ever cry for more than
+/// half of a minute, so that more would mean never.
+const MAX_SUSTAINED_S: f64 = 30.0;
+
 /// A configuration that cannot be used: one line with file, key and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {problem}")]
@@ -43,9 +47,24 @@ pub fn from_json(text: &str, base: &Path) -> Result<Config, String> {
         Value::Object(_) => value,
         _ => return Err("expected an object with the key `cameras`, or a list of cameras".into()),
     };
+    say_it_once(&value)?;
     let mut config: Config = serde_path_to_error::deserialize(value).map_err(|e| explain(&e))?;
     validate(&mut config, base)?;
     Ok(config)
+}
+
+/// `sensitivity` and `threshold` say the same, so only one of them may stand in one place. Looked at before
+/// defaults hide which of them was written.
+fn say_it_once(value: &Value) -> Result<(), String> {
+    let both = |at: &Value| ["sensitivity", "threshold"].iter().all(|key| !at[*key].is_null());
+    let cameras = value["cameras"].as_array().into_iter().flatten().enumerate();
+    let places = cameras.map(|(i, camera)| (format!("cameras[{i}]"), camera));
+    match places.chain([("detection".to_owned(), &value["detection"])]).find(|(_, at)| both(at)) {
+        Some((place, _)) => Err(format!(
+            "{place}.sensitivity: `threshold` is given too and sets the same, expected only one of them"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The JSON Schema of the file.
@@ -120,13 +139,17 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     if let Some(model) = &mut inference.model {
         *model = existing(Path::new(&*model), base).map_err(|e| format!("inference.model: {e}"))?;
     }
-    let d = &config.detection;
+    let d = &mut config.detection;
+    if let Some(sensitivity) = d.sensitivity.take() {
+        d.threshold = sensitivity.threshold();
+    }
     probability(d.threshold).map_err(|e| format!("detection.threshold: {e}"))?;
     for (key, value, low, high) in [
         ("min_duration_s", d.min_duration_s, 0.0, 60.0),
         ("end_after_s", d.end_after_s, 0.1, 3600.0),
         ("cooldown_s", d.cooldown_s, 0.0, 86_400.0),
         ("offline_after_s", d.offline_after_s, 1.0, 86_400.0),
+        ("sustained_s", d.sustained_s, 0.0, MAX_SUSTAINED_S),
     ] {
         if !(low..=high).contains(&value) {
             return Err(format!(
@@ -157,6 +180,15 @@ fn validate_camera(camera: &mut CameraConfig, base: &Path) -> Result<(), KeyProb
     }
     if let Source::Exec(command) = &source {
         splits(command).map_err(|e| ("source", e))?;
+    }
+    if let Some(sensitivity) = camera.sensitivity.take() {
+        camera.threshold = Some(sensitivity.threshold());
+    }
+    if let Some(seconds) = camera.sustained_s
+        && !(0.0..=MAX_SUSTAINED_S).contains(&seconds)
+    {
+        let what = format!("{seconds}, expected a number of seconds from 0 to {MAX_SUSTAINED_S}");
+        return Err(("sustained_s", what));
     }
     if let Some(threshold) = camera.threshold {
         probability(threshold).map_err(|e| ("threshold", e))?;
@@ -338,6 +370,9 @@ mod tests {
         let camera = |rest: &str| format!(r#"[{{"name": "a", "source": "synthetic:cry"{rest}}}]"#);
         let alert =
             |a: &str| format!(r#"{{"cameras": [{{"name":"a","source":"synthetic:cry"}}], "alerts": [{a}]}}"#);
+        let detection = |d: &str| {
+            format!(r#"{{"cameras": [{{"name":"a","source":"synthetic:cry"}}], "detection": {{{d}}}}}"#)
+        };
         let cases = [
             ("{".to_owned(), "not valid JSON"),
             ("3".to_owned(), "cameras"),
@@ -347,6 +382,29 @@ mod tests {
             (camera(r#", "realtime": 3"#), "cameras[0].realtime: invalid type"),
             (camera(r#", "transport": "tpc""#), r#"did you mean "tcp"?"#),
             (camera(r#", "threshold": 1.5"#), "cameras[0].threshold"),
+            (camera(r#", "sensitivty": 1"#), r#"did you mean "sensitivity"?"#),
+            (
+                camera(r#", "sensitivity": "hihg""#),
+                r#"cameras[0].sensitivity: unknown value "hihg", did you mean "high"?"#,
+            ),
+            (
+                camera(r#", "sensitivity": "loud""#),
+                r#"unknown value "loud", expected low, normal, high or a number from 0 to 1"#,
+            ),
+            (camera(r#", "sensitivity": 2"#), "cameras[0].sensitivity: 2, expected low, normal, high or a"),
+            (camera(r#", "sensitivity": -0.5"#), "cameras[0].sensitivity: -0.5, expected"),
+            (camera(r#", "sensitivity": true"#), "cameras[0].sensitivity: invalid type"),
+            (camera(r#", "sensitivity": {}"#), "cameras[0].sensitivity: invalid type"),
+            (
+                camera(r#", "sensitivity": "low", "threshold": 0.7"#),
+                "cameras[0].sensitivity: `threshold` is given too and sets the same, expected only one",
+            ),
+            (camera(r#", "sustained_s": 31"#), "cameras[0].sustained_s: 31, expected a number of seconds"),
+            (detection(r#""sensitivity": 1.5"#), "detection.sensitivity: 1.5, expected"),
+            (detection(r#""sensitivity": "Normal""#), r#"did you mean "normal"?"#),
+            (detection(r#""sensitivity": 0.5, "threshold": 0.5"#), "detection.sensitivity: `threshold`"),
+            (detection(r#""threshold": null"#), "detection.threshold: invalid type"),
+            (detection(r#""sustained_s": -1"#), "detection.sustained_s: -1, expected"),
             (camera(r#", "loop": true"#), "cameras[0].loop: only file:"),
             (r#"[{"name": "a"}]"#.to_owned(), "cameras[0]: missing field `source`"),
             (r#"[{"name": "a b", "source": "synthetic:cry"}]"#.to_owned(), "cameras[0].name"),
@@ -383,6 +441,38 @@ mod tests {
             assert!(e.contains(expected), "{text}\n gave {e:?}\n not {expected:?}");
             assert!(!e.contains("pw") && !e.contains('\n'), "{e}");
         }
+    }
+
+    #[test]
+    fn a_cameras_own_sensitivity_or_threshold_goes_before_the_default_whichever_it_is() {
+        let thresholds = |detection: &str| -> Vec<f64> {
+            let camera =
+                |name: &str, rest: &str| format!(r#"{{"name": "{name}", "source": "synthetic:cry"{rest}}}"#);
+            let cameras = [
+                camera("plain", ""),
+                camera("word", r#", "sensitivity": "high""#),
+                camera("number", r#", "sensitivity": 1"#),
+                camera("threshold", r#", "threshold": 0.7, "sensitivity": null"#),
+            ];
+            let text = format!(r#"{{"cameras": [{}], "detection": {{{detection}}}}}"#, cameras.join(", "));
+            let config = load(&text).unwrap();
+            config.cameras.iter().map(|c| config.detection.for_camera(c).threshold).collect()
+        };
+        let of = |text: &str| text.parse::<super::super::Sensitivity>().unwrap().threshold();
+        for (detection, default) in [
+            ("", 0.5),
+            (r#""sensitivity": "normal""#, 0.5),
+            (r#""sensitivity": "low""#, of("low")),
+            (r#""sensitivity": 0"#, of("0")),
+            (r#""threshold": 0.6"#, 0.6),
+        ] {
+            assert_eq!(thresholds(detection), [default, of("high"), of("1"), 0.7], "{detection}");
+        }
+        // The same file always reads the same, which is how a reload finds what changed.
+        let text = r#"[{"name": "a", "source": "synthetic:cry", "sensitivity": "high", "sustained_s": 10}]"#;
+        let config = load(text).unwrap();
+        assert_eq!(config, load(text).unwrap());
+        assert_eq!(config.detection.for_camera(&config.cameras[0]).sustained_s, 10.0);
     }
 
     #[test]
@@ -429,7 +519,9 @@ mod tests {
     #[test]
     fn the_schema_names_every_top_level_key() {
         let text = schema().to_string();
-        for key in ["cameras", "inference", "detection", "alerts", "min_duration_s", "env:NAME"] {
+        for key in
+            ["cameras", "inference", "detection", "alerts", "min_duration_s", "env:NAME", "sensitivity"]
+        {
             assert!(text.contains(key), "{key}");
         }
     }

@@ -1,12 +1,14 @@
 //! The configuration file: its shape, its defaults and what is allowed in it. Reading it is in [`load`].
 
 mod load;
+mod sensitivity;
 mod source;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, from_file, from_json, schema};
+pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
 
 use crate::{control::PoolSize, secret::Secret};
@@ -14,7 +16,7 @@ use crate::{control::PoolSize, secret::Secret};
 /// Most inference processes that anybody may ask for.
 pub const MAX_POOL: u32 = 64;
 
-/// Most windows of one batch; such a batch of the largest windows fits a frame.
+/// Most windows of one batch. Where so many of a model's windows or states do not fit a frame, batches are smaller.
 pub const MAX_BATCH: u32 = 32;
 
 /// The whole file. A bare list of cameras is accepted too.
@@ -77,9 +79,18 @@ pub struct CameraConfig {
     /// then exactly this certificate is trusted.
     #[serde(default)]
     pub tls_fingerprint: Option<String>,
-    /// Overrides `detection.threshold` for this camera.
+    /// How readily crying is announced: overrides what `detection` says, for this camera. `"low"`, `"normal"`,
+    /// `"high"`, or a number from 0 to 1.
+    // Reading the file turns it into `threshold`, so that the program knows one of them.
+    #[serde(default)]
+    #[schemars(with = "Option<sensitivity::SensitivitySchema>")]
+    pub sensitivity: Option<Sensitivity>,
+    /// Instead of `sensitivity`: the probability itself, between 0 and 1.
     #[serde(default)]
     pub threshold: Option<f64>,
+    /// Overrides `detection.sustained_s` for this camera.
+    #[serde(default)]
+    pub sustained_s: Option<f64>,
 }
 
 fn yes() -> bool {
@@ -202,7 +213,12 @@ mod workers {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectionConfig {
-    /// Probability from which a frame counts as crying, 0 to 1.
+    /// How readily crying is announced: `"low"`, `"normal"`, `"high"`, or a number from 0 to 1, where 0.5 is
+    /// normal.
+    // Reading the file turns it into `threshold`, so that the program knows one of them.
+    #[schemars(with = "Option<sensitivity::SensitivitySchema>")]
+    pub sensitivity: Option<Sensitivity>,
+    /// Instead of `sensitivity`: the probability from which a frame counts as crying, between 0 and 1.
     pub threshold: f64,
     /// Seconds of crying (on the breath, small gaps bridged) before an event is announced.
     pub min_duration_s: f64,
@@ -213,16 +229,32 @@ pub struct DetectionConfig {
     pub cooldown_s: f64,
     /// Seconds without valid audio after which a camera is announced as offline.
     pub offline_after_s: f64,
+    /// Seconds of crying within the last minute before an event is announced, for those who want to hear of
+    /// lasting crying alone; 0 asks for no more than `min_duration_s`.
+    pub sustained_s: f64,
+}
+
+impl DetectionConfig {
+    /// The settings of one camera: its own where it has any, these otherwise.
+    pub fn for_camera(&self, camera: &CameraConfig) -> Self {
+        Self {
+            threshold: camera.threshold.unwrap_or(self.threshold),
+            sustained_s: camera.sustained_s.unwrap_or(self.sustained_s),
+            ..*self
+        }
+    }
 }
 
 impl Default for DetectionConfig {
     fn default() -> Self {
         Self {
+            sensitivity: None,
             threshold: 0.5,
             min_duration_s: 0.6,
             end_after_s: 5.0,
             cooldown_s: 60.0,
             offline_after_s: 30.0,
+            sustained_s: 0.0,
         }
     }
 }

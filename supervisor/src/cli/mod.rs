@@ -19,7 +19,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use nursery_shared::{
-    config,
+    config::{self, DetectionConfig},
     control::{PoolSize, Reply, Request, default_socket, default_state_dir},
     status::Status,
 };
@@ -266,13 +266,26 @@ fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
     let model = service::probe::probe(&worker, config.inference.model.as_deref())
         .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    print(&format!(
+    let mut lines = vec![format!(
         "{}: ok, {}, {}, model {}",
         path.display(),
         count(config.cameras.len(), "camera"),
         count(config.alerts.len(), "alert"),
         model.id
-    ))
+    )];
+    // What a sensitivity comes to, so that nobody has to work it out.
+    let usual = DetectionConfig::default();
+    for camera in &config.cameras {
+        let own = config.detection.for_camera(camera);
+        if own.threshold != usual.threshold {
+            lines.push(format!("  {}: crying from a probability of {:.3} on", camera.name, own.threshold));
+        }
+        if own.sustained_s != usual.sustained_s {
+            let after = own.sustained_s;
+            lines.push(format!("  {}: announced after {after} s of crying within a minute", camera.name));
+        }
+    }
+    print(&lines.join("\n"))
 }
 
 fn show_status(

@@ -4,24 +4,69 @@ use std::{collections::VecDeque, time::Duration};
 
 use nursery_shared::{
     config::{CameraConfig, Source},
-    message::{CapturedWindow, StreamState},
+    message::{CapturedWindow, ModelShape, StreamState},
+    model_state::ModelState,
+    pcm::SAMPLE_RATE,
     status::CameraState,
 };
 
 use super::Time;
 
-/// Windows that may wait for an inference process; then the oldest gives way.
-pub const QUEUE: usize = 8;
-/// Below this a recording that was held back goes on.
-pub const RESUME: usize = 4;
+/// Audio that may wait for an inference process; then the oldest window gives way. More than the time in which a
+/// process that hangs is found and replaced, so that this alone loses nothing.
+const BACKLOG: Duration = Duration::from_secs(6);
+/// Longest gap in a stream after which what the model remembers of it is still of use.
+const LONGEST_GAP_US: u64 = 2_000_000;
+
+/// How many windows of a camera may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLimits {
+    /// Then the oldest gives way, or a recording is held back.
+    pub full: usize,
+    /// Below this a recording that was held back goes on.
+    pub resume: usize,
+}
+
+impl QueueLimits {
+    /// For the windows of this model.
+    pub fn of(model: &ModelShape) -> Self {
+        let full = model.windows_in(BACKLOG).max(2);
+        Self { full, resume: full / 2 }
+    }
+}
 
 /// A window that waits, or is being scored.
 #[derive(Debug)]
 pub struct PendingWindow {
     pub id: u64,
     pub window: CapturedWindow,
+    /// Generation of the capture process that heard it.
+    pub heard_by: u32,
     /// Inference processes that died with it in hand.
     pub deaths: u8,
+}
+
+/// What the model remembers of a camera's stream, and up to where.
+#[derive(Debug)]
+pub struct Memory {
+    state: ModelState,
+    /// Generation of the capture process that heard it.
+    heard_by: u32,
+    /// Wall-clock time of the end of the last window it knows.
+    end_us: i64,
+}
+
+impl Memory {
+    /// After the scoring of a window.
+    pub fn after(scored: &PendingWindow, state: ModelState) -> Self {
+        Self { state, heard_by: scored.heard_by, end_us: scored.window.end_us }
+    }
+
+    /// The window goes on where this ends, or not much later.
+    fn reaches(&self, next: &PendingWindow, hop: u32) -> bool {
+        let begin_us = next.window.end_us - i64::from(hop) * 1_000_000 / i64::from(SAMPLE_RATE);
+        self.heard_by == next.heard_by && begin_us.abs_diff(self.end_us) <= LONGEST_GAP_US
+    }
 }
 
 /// State of one camera.
@@ -33,6 +78,8 @@ pub struct Camera {
     /// A recording that is played as fast as it can be scored: held back instead of dropped.
     pub lossless: bool,
     pub queue: VecDeque<PendingWindow>,
+    /// Of its last scored window; a window that is being scored may have to be sent again with it.
+    pub memory: Option<Memory>,
     /// One of its windows is being scored; another one waits for that, so that scores keep their order.
     pub in_flight: bool,
     /// It stands in the ring of cameras that may be served.
@@ -68,6 +115,7 @@ impl Camera {
             config,
             slot,
             queue: VecDeque::new(),
+            memory: None,
             in_flight: false,
             in_ring: false,
             stream: StreamState::Connecting,
@@ -99,6 +147,15 @@ impl Camera {
     pub fn offline_deadline(&self, limit: Duration) -> Option<Time> {
         let expected = self.stream != StreamState::Ended && !self.removed && self.told_online != Some(false);
         expected.then(|| self.heard_at + limit)
+    }
+
+    /// What the model shall know when it scores this window: the same whenever it is asked again before the window
+    /// is scored.
+    pub fn state_for(&self, next: &PendingWindow, hop: u32) -> ModelState {
+        match &self.memory {
+            Some(memory) if memory.reaches(next, hop) => memory.state.clone(),
+            _ => ModelState::fresh(),
+        }
     }
 
     /// Nothing of it waits or is being scored.

@@ -1,22 +1,27 @@
 //! Windows in, batches out, scores back: which window goes to which inference process, and what becomes of
-//! windows whose process died.
+//! windows whose process died. What the model remembers of a stream goes out with each window and comes back with
+//! its scores; kept is only what came back with the last window that was scored.
 
 use std::collections::VecDeque;
 
 use nursery_shared::{
-    message::{CapturedWindow, Record, RecordKind, Role, ToWorker, WindowJob, WindowScores},
+    frame::{MAX_FROM_WORKER, MAX_TO_WORKER},
+    message::{
+        CapturedWindow, MAX_SCORES, ModelShape, Record, RecordKind, Role, ToWorker, WindowJob, WindowScores,
+    },
     pcm::SAMPLE_RATE,
     status::Latency,
 };
 
 use super::{
     Action, Key, Level, Policy, Time,
-    camera::{PendingWindow, QUEUE, RESUME},
+    camera::{Memory, PendingWindow},
     worker::{Batch, State},
 };
 
-/// More scores per window than any model gives.
-const MAX_SCORES: usize = 4096;
+/// Bytes in a frame beyond PCM, states and scores: once, and for each window.
+const FRAME_OVERHEAD: usize = 256;
+const WINDOW_OVERHEAD: usize = 64;
 /// Inference processes that a window may cost.
 const MAX_DEATHS: u8 = 2;
 /// Wall-clock times beyond the year 9999 are not believed.
@@ -48,6 +53,14 @@ impl LatencyWindow {
     }
 }
 
+/// Most windows of a batch that fit a frame with their states, on the way to a process and back.
+fn most_in_a_frame(model: &ModelShape) -> usize {
+    let (pcm, state) = (model.window as usize * 2, model.state_bytes as usize);
+    let there = (MAX_TO_WORKER - FRAME_OVERHEAD) / (pcm + state + WINDOW_OVERHEAD);
+    let back = (MAX_FROM_WORKER - FRAME_OVERHEAD) / (model.scores_per_window() * 4 + state + WINDOW_OVERHEAD);
+    there.min(back).max(1)
+}
+
 impl Policy {
     pub(super) fn on_window(&mut self, slot: u32, mut window: CapturedWindow) -> Result<(), String> {
         let expected = self.model.window as usize;
@@ -57,17 +70,18 @@ impl Policy {
         window.arrived_us = window.arrived_us.min(self.now.0);
         window.end_us = window.end_us.clamp(0, LAST_US);
         self.heard(slot, Time(window.arrived_us));
-        let Some(id) = self.workers.get(&slot).and_then(|w| w.camera) else { return Ok(()) };
+        let Some(worker) = self.workers.get(&slot) else { return Ok(()) };
+        let (Some(id), heard_by) = (worker.camera, worker.generation) else { return Ok(()) };
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
         camera.last_end_us = window.end_us;
-        camera.queue.push_back(PendingWindow { id: self.next_window, window, deaths: 0 });
+        camera.queue.push_back(PendingWindow { id: self.next_window, window, heard_by, deaths: 0 });
         self.next_window += 1;
         if camera.lossless {
-            if camera.queue.len() >= QUEUE {
+            if camera.queue.len() >= self.queue_limits.full {
                 self.set_reading(slot, false);
             }
-        } else if camera.queue.len() > QUEUE {
+        } else if camera.queue.len() > self.queue_limits.full {
             camera.queue.pop_front();
             camera.dropped += 1;
             if camera.dropped.is_power_of_two() {
@@ -117,16 +131,16 @@ impl Policy {
             .filter(|(_, w)| w.role == Role::Infer && w.state == State::Running && w.batch.is_none())
             .map(|(slot, _)| *slot)
             .collect();
+        let most = most_in_a_frame(&self.model).min(self.config.inference.max_batch as usize);
         for (i, slot) in idle.iter().enumerate() {
             let share = self.ring.len().div_ceil(idle.len() - i);
-            let windows = self.take_windows(share.min(self.config.inference.max_batch as usize));
+            let windows = self.take_windows(share.min(most));
             if windows.is_empty() {
                 return;
             }
             let batch = self.next_batch;
             self.next_batch += 1;
-            let jobs =
-                windows.iter().map(|(_, p)| WindowJob { id: p.id, pcm: p.window.pcm.clone() }).collect();
+            let jobs = windows.iter().map(|(id, p)| self.job(*id, p)).collect();
             self.send(*slot, ToWorker::Batch { batch, windows: jobs });
             let now = self.now;
             if let Some(worker) = self.workers.get_mut(slot) {
@@ -134,6 +148,11 @@ impl Policy {
                 worker.heard_at = now;
             }
         }
+    }
+
+    fn job(&self, camera: u32, pending: &PendingWindow) -> WindowJob {
+        let state = self.cameras.get(&camera).map(|c| c.state_for(pending, self.model.hop));
+        WindowJob { id: pending.id, state: state.unwrap_or_default(), pcm: pending.window.pcm.clone() }
     }
 
     /// Up to `most` windows, each of another camera. A window that was in the hands of a process that died
@@ -151,7 +170,8 @@ impl Policy {
             camera.in_ring = false;
             let Some(pending) = camera.queue.pop_front() else { continue };
             camera.in_flight = true;
-            let (slot, resume) = (camera.slot, camera.lossless && camera.queue.len() < RESUME);
+            let (slot, resume) =
+                (camera.slot, camera.lossless && camera.queue.len() < self.queue_limits.resume);
             windows.push((id, pending));
             if resume {
                 self.set_reading(slot, true);
@@ -182,11 +202,22 @@ impl Policy {
             worker.batch = Some(batch); // Taken back when the process is gone.
             return Err(format!("sent scores that do not fit batch {batch_id}"));
         }
+        let expected = self.model.state_bytes as usize;
+        if let Some(got) = scores.iter().map(|s| s.state.as_bytes().len()).find(|got| *got != expected) {
+            worker.batch = Some(batch);
+            return Err(format!(
+                "sent a stream's state of {got} bytes with batch {batch_id} instead of {expected} (was the model's \
+                 file replaced? Then restart the service)"
+            ));
+        }
         worker.busy_us += now.since(worker.heard_at).as_micros() as u64;
         worker.heard_at = now;
         for ((id, pending), scores) in batch.windows.into_iter().zip(scores) {
             self.scored += 1;
             self.latency.push(now.0.saturating_sub(pending.window.arrived_us));
+            if let Some(camera) = self.cameras.get_mut(&id) {
+                camera.memory = Some(Memory::after(&pending, scores.state));
+            }
             self.record_scores(id, &pending.window, scores.scores);
             self.released(id);
         }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use nursery_shared::message::{Record, ToWorker};
 
 /// Records that are kept before no more windows are scored; windows then wait, and drop, in their cameras'
-/// queues.
-pub const HIGH_WATER: usize = 20_000;
+/// queues. Four cameras with four windows a second fill it in 40 minutes.
+pub const HIGH_WATER: usize = 40_000;
 /// Records that may be on their way to the sink at once.
 const IN_FLIGHT: usize = 256;
 

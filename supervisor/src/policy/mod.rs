@@ -33,7 +33,7 @@ use nursery_shared::{
     },
 };
 
-use camera::Camera;
+use camera::{Camera, QueueLimits};
 use dispatch::LatencyWindow;
 use ledger::Ledger;
 use worker::{State, Worker};
@@ -132,6 +132,7 @@ pub struct Policy {
     config: Config,
     pool_override: Option<PoolSize>,
     model: ModelShape,
+    queue_limits: QueueLimits,
     state_dir: String,
     cores: u32,
     rng: fastrand::Rng,
@@ -169,6 +170,7 @@ impl Policy {
             pool: pool::Sizer::new(now),
             config: setup.config,
             pool_override: setup.pool_override,
+            queue_limits: QueueLimits::of(&setup.model),
             model: setup.model,
             state_dir: setup.state_dir,
             cores: setup.cores.max(1),
@@ -536,10 +538,7 @@ impl Policy {
                 .iter()
                 .map(|camera| nursery_shared::message::CameraDetection {
                     camera: camera.name.clone(),
-                    detection: nursery_shared::config::DetectionConfig {
-                        threshold: camera.threshold.unwrap_or(self.config.detection.threshold),
-                        ..self.config.detection
-                    },
+                    detection: self.config.detection.for_camera(camera),
                 })
                 .collect(),
         }

@@ -193,8 +193,9 @@ impl Policy {
         if camera.config == *new {
             return false;
         }
-        // The threshold is the sink's business alone.
-        let same_stream = CameraConfig { threshold: camera.config.threshold, ..new.clone() } == camera.config;
+        // What counts as an event is the sink's business alone.
+        let (threshold, sustained_s) = (camera.config.threshold, camera.config.sustained_s);
+        let same_stream = CameraConfig { threshold, sustained_s, ..new.clone() } == camera.config;
         if same_stream {
             camera.config = new.clone();
         } else {
@@ -225,6 +226,7 @@ impl Policy {
         let (slot, removed) = (camera.slot, camera.removed);
         if !std::mem::replace(&mut camera.end_told, true) {
             let at_us = if camera.last_end_us > 0 { camera.last_end_us } else { wall_us };
+            camera.memory = None;
             let camera = camera.config.name.clone();
             self.ledger.push(Record { camera, what: RecordKind::Ended { at_us } });
         }

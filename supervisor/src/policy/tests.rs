@@ -7,14 +7,16 @@ use std::{
 
 use nursery_shared::{
     config,
-    message::{CapturedWindow, WindowScores},
+    message::{CapturedWindow, WindowJob, WindowScores},
+    model_state::ModelState,
     pcm::Pcm,
     status::{CameraState, WorkerState},
 };
 
 use super::*;
 
-const WINDOW: usize = 8;
+/// A quarter of a second, as in models of ours.
+const WINDOW: usize = 4000;
 
 /// Everything that the policy believes to be outside of it.
 struct World {
@@ -31,7 +33,29 @@ struct World {
 }
 
 fn model() -> ModelShape {
-    ModelShape { id: "t".into(), window: WINDOW as u32, hop: 4, lookahead: 0, frame_step: 1 }
+    let window = WINDOW as u32;
+    ModelShape { id: "t".into(), window, hop: window, lookahead: 0, frame_step: 1000, state_bytes: 8 }
+}
+
+/// Windows of a camera that may wait.
+fn queue() -> u64 {
+    QueueLimits::of(&model()).full as u64
+}
+
+/// What a model remembers that has heard these windows since the stream began; empty where it begins.
+fn remembered(windows: &[u64]) -> Vec<u8> {
+    let fold = |state: u64, id: &u64| (state ^ (id + 1)).wrapping_mul(0x0100_0000_01b3);
+    match windows {
+        [] => Vec::new(),
+        _ => windows.iter().fold(0, fold).to_le_bytes().into(),
+    }
+}
+
+/// What it remembers after one more window.
+fn one_more(job: &WindowJob) -> ModelState {
+    let before = job.state.as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+    let after = (before ^ (job.id + 1)).wrapping_mul(0x0100_0000_01b3);
+    after.to_le_bytes().to_vec().into()
 }
 
 fn setup(cameras: &[&str], pool: u32) -> Setup {
@@ -124,25 +148,46 @@ impl World {
     }
 
     fn window(&mut self, camera: &str) {
-        let arrived_us = self.now.0;
+        self.window_until(camera, self.now.0 as i64);
+    }
+
+    /// A window whose last sample was recorded at `end_us`.
+    fn window_until(&mut self, camera: &str, end_us: i64) {
         let pcm = Pcm::from_f32(&[0.0; WINDOW]);
-        let window = CapturedWindow { end_us: arrived_us as i64, arrived_us, level_dbfs: -50.0, pcm };
+        let window = CapturedWindow { end_us, arrived_us: self.now.0, level_dbfs: -50.0, pcm };
         self.say(&format!("capture:{camera}"), FromWorker::Window(window));
     }
 
     /// The batch that an inference process has in hand.
     fn batch(&self, name: &str) -> Option<(u64, Vec<u64>)> {
+        let (batch, jobs) = self.jobs(name)?;
+        Some((batch, jobs.iter().map(|w| w.id).collect()))
+    }
+
+    /// The same as it was sent.
+    fn jobs(&self, name: &str) -> Option<(u64, &[WindowJob])> {
         let (key, inbox) = self.running.get(name)?;
         self.policy.workers[&key.slot].batch.as_ref()?;
         inbox.iter().rev().find_map(|m| match m {
-            ToWorker::Batch { batch, windows } => Some((*batch, windows.iter().map(|w| w.id).collect())),
+            ToWorker::Batch { batch, windows } => Some((*batch, windows.as_slice())),
             _ => None,
         })
     }
 
+    /// The state that went with the only window in an inference process's hands.
+    fn state_sent(&self, name: &str) -> &[u8] {
+        match self.jobs(name) {
+            Some((_, [job])) => job.state.as_bytes(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn score(&mut self, name: &str) {
-        let (batch, ids) = self.batch(name).expect("a batch");
-        let windows = ids.into_iter().map(|id| WindowScores { id, scores: vec![0.1; 4] }).collect();
+        let (batch, jobs) = self.jobs(name).expect("a batch");
+        let windows = jobs
+            .iter()
+            .map(|job| WindowScores { id: job.id, scores: vec![0.1; 4], state: one_more(job) })
+            .collect();
         self.say(name, FromWorker::Scores { batch, windows });
     }
 
@@ -317,13 +362,13 @@ fn waiting_windows_are_shared_out_evenly_and_fairly() {
 #[test]
 fn the_oldest_window_gives_way_and_is_counted() {
     let mut world = World::new(setup(&["a"], 1));
-    for _ in 0..20 {
+    for _ in 0..40 {
         world.window("a");
     }
     let camera = &world.status().cameras[0];
-    assert_eq!((camera.windows, camera.dropped), (20, 20 - 1 - camera::QUEUE as u64));
+    assert_eq!((camera.windows, camera.dropped), (40, 40 - 1 - queue()));
     world.score("infer:0");
-    assert_eq!(world.batch("infer:0").unwrap().1, [20 - camera::QUEUE as u64]);
+    assert_eq!(world.batch("infer:0").unwrap().1, [40 - queue()]);
 }
 
 #[test]
@@ -430,12 +475,183 @@ fn scores_that_do_not_fit_cost_the_process_and_not_the_window() {
     let mut world = World::new(setup(&["a"], 1));
     world.window("a");
     let (batch, _) = world.batch("infer:0").unwrap();
-    let windows = vec![WindowScores { id: 0, scores: vec![f32::NAN] }];
+    let windows = vec![WindowScores { id: 0, scores: vec![f32::NAN], state: vec![0; 8].into() }];
     world.say("infer:0", FromWorker::Scores { batch, windows });
     assert!(!world.running.contains_key("infer:0"));
     world.pass(Duration::from_secs(1), &[]);
     world.score("infer:0");
     assert_eq!(world.status().inference.scored, 1);
+}
+
+#[test]
+fn a_state_that_is_not_the_models_costs_the_process_and_not_the_window() {
+    for wrong in [0, 7, 9, 1 << 20] {
+        let mut world = World::new(setup(&["a"], 1));
+        world.window("a");
+        world.score("infer:0");
+        world.window("a");
+        let (batch, _) = world.batch("infer:0").unwrap();
+        let windows = vec![WindowScores { id: 1, scores: vec![0.5; 4], state: vec![0; wrong].into() }];
+        world.say("infer:0", FromWorker::Scores { batch, windows });
+        assert!(!world.running.contains_key("infer:0"), "{wrong} bytes");
+        assert!(world.log.iter().any(|l| l.contains(&format!("{wrong} bytes"))), "{:?}", world.log);
+        world.pass(Duration::from_secs(1), &[]);
+        assert_eq!(world.state_sent("infer:0"), remembered(&[0]));
+        world.score("infer:0");
+        assert_eq!(world.status().inference.scored, 2);
+    }
+}
+
+#[test]
+fn what_the_model_remembers_travels_with_its_camera_from_window_to_window() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    for name in ["a", "b", "a", "a", "b"] {
+        world.window(name);
+    }
+    let holder = |world: &World, id: u64| -> &'static str {
+        let holds = |n: &&str| world.batch(n).is_some_and(|(_, ids)| ids == [id]);
+        ["infer:0", "infer:1"].into_iter().find(holds).expect("the window is in somebody's hands")
+    };
+    // b's first window is scored before a's, so that the cameras change places between the processes.
+    for (id, heard) in [(1, &[][..]), (0, &[]), (2, &[0]), (4, &[1]), (3, &[0, 2])] {
+        let name = holder(&world, id);
+        assert_eq!(world.state_sent(name), remembered(heard), "window {id}");
+        world.score(name);
+    }
+    assert_eq!(world.status().inference.scored, 5);
+}
+
+#[test]
+fn a_window_whose_process_died_is_sent_again_with_the_same_state() {
+    let mut world = World::new(setup(&["a"], 1));
+    for _ in 0..3 {
+        world.window("a");
+        world.score("infer:0");
+        world.pass(Duration::from_millis(250), &[]);
+    }
+    world.window("a");
+    world.window("a");
+    let sent = world.jobs("infer:0").unwrap().1.to_vec();
+    assert_eq!(sent[0].state.as_bytes(), remembered(&[0, 1, 2]));
+    world.exit("infer:0", Exit::Signal(9));
+    world.pass(Duration::from_secs(1), &[]);
+    assert_eq!(world.jobs("infer:0").unwrap().1, sent, "as if nothing had happened");
+    world.score("infer:0");
+    assert_eq!(world.state_sent("infer:0"), remembered(&[0, 1, 2, 3]));
+}
+
+#[test]
+fn a_window_that_is_set_aside_leaves_the_state_as_it_was() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.window("a");
+    world.score("infer:0");
+    world.window("a");
+    world.window("a");
+    for _ in 0..2 {
+        world.exit("infer:0", Exit::Signal(11));
+        world.pass(Duration::from_secs(1), &[]);
+    }
+    assert_eq!(world.status().inference.quarantined, 1);
+    assert_eq!(world.batch("infer:0").unwrap().1, [2]);
+    assert_eq!(world.state_sent("infer:0"), remembered(&[0]));
+}
+
+#[test]
+fn a_short_gap_keeps_the_state_and_a_long_one_begins_anew() {
+    let hop = 250_000;
+    for (gap, kept) in [(0, true), (2_000_000, true), (2_000_001, false), (3_600_000_000, false)] {
+        for direction in [1, -1] {
+            let mut world = World::new(setup(&["a"], 1));
+            let end = 1_700_000_000_000_000;
+            world.window_until("a", end);
+            world.score("infer:0");
+            world.window_until("a", end + hop + direction * gap);
+            let expected = if kept { remembered(&[0]) } else { Vec::new() };
+            assert_eq!(world.state_sent("infer:0"), expected, "{gap} us, direction {direction}");
+        }
+    }
+    // The same where the windows in between were dropped here.
+    for (dropped, kept) in [(8, true), (9, false)] {
+        let mut world = World::new(setup(&["a"], 1));
+        for n in 0..queue() + 1 + dropped {
+            world.window_until("a", n as i64 * hop);
+        }
+        assert_eq!(world.status().cameras[0].dropped, dropped);
+        world.score("infer:0");
+        let expected = if kept { remembered(&[0]) } else { Vec::new() };
+        assert_eq!(world.state_sent("infer:0"), expected, "{dropped} windows dropped");
+    }
+}
+
+#[test]
+fn a_new_capture_process_begins_with_a_fresh_state() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.window("a");
+    world.score("infer:0");
+    world.window("a");
+    assert_eq!(world.state_sent("infer:0"), remembered(&[0]));
+    // The old process's window is still being scored when the new one is heard.
+    world.exit("capture:a", Exit::Signal(9));
+    world.pass(Duration::from_millis(200), &[]);
+    world.window("a");
+    world.score("infer:0");
+    assert_eq!((world.batch("infer:0").unwrap().1, world.state_sent("infer:0")), (vec![2], &[][..]));
+    world.score("infer:0");
+    world.window("a");
+    assert_eq!(world.state_sent("infer:0"), remembered(&[2]));
+}
+
+#[test]
+fn batches_are_cut_so_that_states_fit_a_frame_both_ways() {
+    use nursery_shared::{
+        config::MAX_BATCH,
+        frame::{MAX_FROM_WORKER, MAX_TO_WORKER, encode_frame},
+        model_state::MAX_STATE,
+    };
+    let names: Vec<String> = (0..40).map(|i| format!("c{i}")).collect();
+    let refs: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (window, state, expected) in
+        [(WINDOW, 8, MAX_BATCH as usize), (WINDOW, 25_000, 20), (160_000, MAX_STATE, 1)]
+    {
+        let mut s = setup(&refs, 1);
+        s.config.inference.max_batch = MAX_BATCH;
+        s.model = ModelShape {
+            window: window as u32,
+            hop: window as u32,
+            frame_step: (window / 5) as u32,
+            state_bytes: state as u32,
+            ..model()
+        };
+        let mut world = World::new(s);
+        let answer = |world: &World| {
+            let (batch, jobs) = world.jobs("infer:0").unwrap();
+            let scores = |job: &WindowJob| WindowScores {
+                id: job.id,
+                scores: vec![0.1; 5],
+                state: vec![7; state].into(),
+            };
+            FromWorker::Scores { batch, windows: jobs.iter().map(scores).collect() }
+        };
+        let mut largest = 0;
+        for round in 0..2 {
+            for name in &refs {
+                let pcm = Pcm::from_f32(&vec![0.0; window]);
+                let window =
+                    CapturedWindow { end_us: round, arrived_us: world.now.0, level_dbfs: -50.0, pcm };
+                world.say(&format!("capture:{name}"), FromWorker::Window(window));
+            }
+            while let Some((batch, jobs)) = world.jobs("infer:0") {
+                let message = ToWorker::Batch { batch, windows: jobs.to_vec() };
+                encode_frame(&message, MAX_TO_WORKER, &mut Vec::new()).unwrap();
+                largest = largest.max(jobs.len());
+                let answer = answer(&world);
+                encode_frame(&answer, MAX_FROM_WORKER, &mut Vec::new()).unwrap();
+                world.say("infer:0", answer);
+            }
+        }
+        assert_eq!(largest, expected, "state of {state} bytes");
+        assert_eq!(world.status().inference.scored, 80);
+    }
 }
 
 #[test]
@@ -645,7 +861,7 @@ fn no_event_ever_panics_or_starts_a_worker_twice() {
                 _ => world.pass(Duration::from_millis(rng.u64(..3000)), &[]),
             }
             let status = world.status();
-            assert!(status.inference.queued <= 3 * (camera::QUEUE as u64 + 2), "seed {seed}");
+            assert!(status.inference.queued <= 3 * (queue() + 2), "seed {seed}");
             let came: u64 = status.cameras.iter().map(|c| c.windows).sum();
             let dropped: u64 = status.cameras.iter().map(|c| c.dropped).sum();
             let i = &status.inference;

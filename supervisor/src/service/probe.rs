@@ -12,7 +12,8 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nursery_shared::{
     VERSION,
-    message::{ModelShape, PROTOCOL},
+    message::{MAX_SCORES, ModelShape, PROTOCOL},
+    model_state::MAX_STATE,
 };
 use serde::Deserialize;
 
@@ -107,6 +108,15 @@ fn understand(answer: &str) -> Result<ModelShape, String> {
     if m.window == 0 || m.window > largest || m.hop == 0 || m.hop > m.window || m.frame_step == 0 {
         return Err("describes a model with impossible windows".into());
     }
+    if m.scores_per_window() > MAX_SCORES {
+        return Err(format!("describes a model with more than {MAX_SCORES} scores per window"));
+    }
+    if m.state_bytes as usize > MAX_STATE {
+        return Err(format!(
+            "describes a model whose state of {} bytes is larger than the {MAX_STATE} allowed",
+            m.state_bytes
+        ));
+    }
     Ok(info.model)
 }
 
@@ -114,16 +124,24 @@ fn understand(answer: &str) -> Result<ModelShape, String> {
 mod tests {
     use super::*;
 
+    fn answer(version: &str, window: u32, frame_step: u32, state_bytes: usize) -> String {
+        format!(
+            r#"{{"version":"{version}","protocol":{PROTOCOL},"model":{{"id":"x","window":{window},"hop":{window},"lookahead":0,"frame_step":{frame_step},"state_bytes":{state_bytes}}}}}"#
+        )
+    }
+
     #[test]
     fn another_version_is_refused_and_named() {
-        let answer = |version: &str, window: u32| {
-            format!(
-                r#"{{"version":"{version}","protocol":{PROTOCOL},"model":{{"id":"x","window":{window},"hop":8000,"lookahead":0,"frame_step":640}}}}"#
-            )
-        };
-        assert!(understand(&answer(VERSION, 48000)).is_ok());
-        assert!(understand(&answer("9.9.9", 48000)).unwrap_err().contains("9.9.9"));
-        assert!(understand(&answer(VERSION, 0)).is_err());
+        assert!(understand(&answer(VERSION, 4000, 800, 25_000)).is_ok());
+        assert!(understand(&answer("9.9.9", 4000, 800, 25_000)).unwrap_err().contains("9.9.9"));
         assert!(understand("hello").is_err());
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_the_frames_is_refused() {
+        assert!(understand(&answer(VERSION, 0, 800, 0)).unwrap_err().contains("windows"));
+        assert!(understand(&answer(VERSION, 16_000, 1, 0)).unwrap_err().contains("scores"));
+        assert!(understand(&answer(VERSION, 4000, 800, MAX_STATE)).is_ok());
+        assert!(understand(&answer(VERSION, 4000, 800, MAX_STATE + 1)).unwrap_err().contains("state"));
     }
 }

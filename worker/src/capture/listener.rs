@@ -197,7 +197,14 @@ mod tests {
     use super::*;
 
     fn model() -> ModelShape {
-        ModelShape { id: "m".into(), window: 3_200, hop: 1_600, lookahead: 800, frame_step: 640 }
+        ModelShape {
+            id: "m".into(),
+            window: 3_200,
+            hop: 1_600,
+            lookahead: 800,
+            frame_step: 640,
+            state_bytes: 0,
+        }
     }
 
     fn at(us: i64) -> Now {

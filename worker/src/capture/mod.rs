@@ -29,14 +29,17 @@ use crate::link::{self, Inbox, Outbox};
 use listener::{Listener, Now};
 use source::{SourceEvent, SourceLink};
 
-/// Windows of a live camera that may wait for the supervisor; the newest win.
-const LIVE_QUEUE: usize = 20;
+/// Audio of a live camera that may wait for the supervisor; the newest windows win.
+const LIVE_BACKLOG: Duration = Duration::from_secs(10);
 
-/// Windows of a recording that may wait for the supervisor; decoding pauses meanwhile.
-const RECORDING_QUEUE: usize = 8;
+/// Audio of a recording that may wait for the supervisor; decoding pauses meanwhile.
+const RECORDING_BACKLOG: Duration = Duration::from_secs(4);
 
-/// Messages that may wait before the regular reports are left out.
-const REPORT_QUEUE: usize = 64;
+/// Most windows that may wait, however short they are.
+const MAX_WINDOWS: usize = 128;
+
+/// Messages that may wait before the regular reports are left out; a live camera's windows leave room for some.
+const REPORT_QUEUE: usize = 192;
 
 /// How long a source may take to say goodbye (RTSP TEARDOWN, ending a program).
 const GOODBYE: Duration = Duration::from_millis(1_200);
@@ -99,10 +102,12 @@ async fn work(
 ) -> Result<(), String> {
     let mut orders = obey(inbox)?;
     let lossless = matches!(source, Source::File(_)) && !camera.realtime;
+    let live_queue = model.windows_in(LIVE_BACKLOG).min(MAX_WINDOWS);
+    let recording_queue = model.windows_in(RECORDING_BACKLOG).min(MAX_WINDOWS);
     let mut listener = Listener::new(&model, !lossless);
     let (link, mut events, stop) = SourceLink::new();
     let mut task = tokio::spawn(source::run(camera, source, link));
-    let mut sender = lossless.then(|| RecordingSender::start(outbox.clone())).transpose()?;
+    let mut sender = lossless.then(|| RecordingSender::start(outbox.clone(), recording_queue)).transpose()?;
     let mut pending = VecDeque::new();
     let mut windows = Vec::new();
     let mut ticks = interval(PROGRESS_INTERVAL / 2);
@@ -126,7 +131,7 @@ async fn work(
                     pending.extend(windows.drain(..));
                 } else {
                     for window in windows.drain(..) {
-                        listener.dropped += outbox.send_newest(&FromWorker::Window(window), LIVE_QUEUE)?;
+                        listener.dropped += outbox.send_newest(&FromWorker::Window(window), live_queue)?;
                     }
                 }
                 if ended {
@@ -218,11 +223,12 @@ struct RecordingSender {
 }
 
 impl RecordingSender {
-    fn start(outbox: Outbox) -> Result<Self, String> {
+    /// Keeps at most `queue` windows waiting for the supervisor.
+    fn start(outbox: Outbox, queue: usize) -> Result<Self, String> {
         let (windows, mut rx) = mpsc::channel::<CapturedWindow>(1);
         let send = move || {
             while let Some(window) = rx.blocking_recv() {
-                outbox.wait_below(RECORDING_QUEUE);
+                outbox.wait_below(queue);
                 if outbox.send(&FromWorker::Window(window)).is_err() {
                     return;
                 }

@@ -1,5 +1,5 @@
-//! What `nursery detect` prints: JSON lines or a table on standard output, errors and a progress bar on standard
-//! error.
+//! What `nursery detect` prints: JSON lines or a table of the cries, the curves where they are wanted, errors and a
+//! progress bar on standard error.
 
 use std::{
     io::{self, Write},
@@ -10,6 +10,12 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use super::{
+    curve::CurveWriter,
+    listen::{Heard, Stretch},
+    pipeline::Output,
+};
+
 /// A cry in a recording.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cry {
@@ -17,18 +23,8 @@ pub struct Cry {
     pub offset_us: i64,
     /// Highest probability in it.
     pub score: f32,
-}
-
-/// What the pipeline reports, file by file in order.
-pub trait Output {
-    /// A recording begins; its length in seconds, where it says so.
-    fn opened(&mut self, path: &Path, duration_s: Option<f64>);
-    /// The recording was scored up to this time.
-    fn progress(&mut self, at_us: i64);
-    /// The recording was read to its end.
-    fn done(&mut self, path: &Path, length_us: i64, corrupt: u64, cries: &[Cry]);
-    /// The recording could not be read.
-    fn failed(&mut self, path: &Path, reason: &str);
+    /// Crying in the minute before its offset, of other cries too.
+    pub sustained_us: i64,
 }
 
 /// One JSON line.
@@ -39,12 +35,22 @@ struct Line<'a> {
     offset: f64,
     label: &'static str,
     score: f64,
+    sustained_s: f64,
 }
 
-/// Prints to `out` and standard error.
-pub struct Printer<W> {
+/// Somewhere that could not be written to.
+#[derive(Debug)]
+pub struct WriteError {
+    /// Its name.
+    pub place: String,
+    pub error: io::Error,
+}
+
+/// Prints the cries to `out`, the curves to `curve`, the rest to standard error.
+pub struct Printer<W, C: Write> {
     out: W,
     json: bool,
+    curve: Option<(String, CurveWriter<C>)>,
     files: usize,
     bar: ProgressBar,
     bar_counts_files: bool,
@@ -54,12 +60,18 @@ pub struct Printer<W> {
     files_read: usize,
     heard_us: i64,
     /// The first failure to write; nothing is written after it.
-    broken: io::Result<()>,
+    broken: Result<(), WriteError>,
 }
 
-impl<W: Write> Printer<W> {
-    /// `progress`: standard error is a terminal.
-    pub fn new(out: W, json: bool, progress: bool, files: usize) -> Self {
+impl<W: Write, C: Write> Printer<W, C> {
+    /// `curve`: where it goes, by name; `progress`: standard error is a terminal.
+    pub fn new(
+        out: W,
+        json: bool,
+        curve: Option<(String, CurveWriter<C>)>,
+        progress: bool,
+        files: usize,
+    ) -> Self {
         let bar_counts_files = files > 1;
         let target = if progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(bar_counts_files.then_some(files as u64), target);
@@ -67,6 +79,7 @@ impl<W: Write> Printer<W> {
         Self {
             out,
             json,
+            curve,
             files,
             bar,
             bar_counts_files,
@@ -80,7 +93,7 @@ impl<W: Write> Printer<W> {
     }
 
     /// Ends the output; the first failure to write, if any.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> Result<(), WriteError> {
         self.bar.finish_and_clear();
         if !self.json && self.files > 1 {
             let line = format!(
@@ -92,13 +105,26 @@ impl<W: Write> Printer<W> {
             );
             self.print(&line);
         }
-        self.broken.and_then(|()| self.out.flush())
+        self.write(|out, _| out.flush());
+        self.write_curve(CurveWriter::finish);
+        self.broken
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut W, &ProgressBar) -> io::Result<()>) {
+        if self.broken.is_ok() {
+            self.broken = write(&mut self.out, &self.bar)
+                .map_err(|error| WriteError { place: "standard output".into(), error });
+        }
     }
 
     fn print(&mut self, line: &str) {
-        if self.broken.is_ok() {
-            let out = &mut self.out;
-            self.broken = self.bar.suspend(|| writeln!(out, "{line}"));
+        self.write(|out, bar| bar.suspend(|| writeln!(out, "{line}")));
+    }
+
+    fn write_curve(&mut self, write: impl FnOnce(&mut CurveWriter<C>) -> io::Result<()>) {
+        if let (Ok(()), Some((place, curve))) = (&self.broken, &mut self.curve) {
+            self.broken =
+                self.bar.suspend(|| write(curve)).map_err(|error| WriteError { place: place.clone(), error });
         }
     }
 
@@ -107,8 +133,12 @@ impl<W: Write> Printer<W> {
     }
 }
 
-impl<W: Write> Output for Printer<W> {
+impl<W: Write, C: Write> Output for Printer<W, C> {
     fn opened(&mut self, path: &Path, duration_s: Option<f64>) {
+        self.write_curve(|curve| {
+            curve.file(path);
+            Ok(())
+        });
         self.bar.set_message(path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned());
         if !self.bar_counts_files
             && let Some(duration_s) = duration_s
@@ -119,15 +149,22 @@ impl<W: Write> Output for Printer<W> {
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 
-    fn progress(&mut self, at_us: i64) {
+    fn scored(&mut self, stretch: &Stretch) {
+        if !stretch.frames.is_empty() {
+            self.write_curve(|curve| curve.write(stretch.first_us, stretch.step_us, &stretch.frames));
+        }
         if !self.bar_counts_files {
-            self.bar.set_position((at_us / 1000) as u64);
+            self.bar.set_position((stretch.heard_us / 1000) as u64);
         }
     }
 
-    fn done(&mut self, path: &Path, length_us: i64, corrupt: u64, cries: &[Cry]) {
-        if corrupt > 0 {
+    fn done(&mut self, path: &Path, heard: &Heard) {
+        let Heard { length_us, corrupt, cries, undrawn } = heard;
+        if *corrupt > 0 {
             self.warn(&format!("{}: {corrupt} corrupt packet(s) were left out", path.display()));
+        }
+        if let Some(reason) = undrawn {
+            self.warn(&format!("{}: {reason}", path.display()));
         }
         self.files_read += 1;
         self.heard_us += length_us;
@@ -142,6 +179,7 @@ impl<W: Write> Output for Printer<W> {
                     offset: round(seconds(cry.offset_us), 1e3),
                     label: "baby_cry",
                     score: round(f64::from(cry.score), 1e4),
+                    sustained_s: round(seconds(cry.sustained_us), 1e1),
                 };
                 // Strings and finite numbers always have a JSON form.
                 let text = serde_json::to_string(&line).unwrap_or_default();
@@ -176,6 +214,10 @@ impl<W: Write> Output for Printer<W> {
             self.bar.inc(1);
         }
     }
+
+    fn goes_on(&self) -> bool {
+        self.broken.is_ok()
+    }
 }
 
 fn style(has_length: bool) -> ProgressStyle {
@@ -199,14 +241,17 @@ fn round(x: f64, steps: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::detect::curve::{Format, Frame};
 
     fn printed(json: bool) -> String {
         let mut out = Vec::new();
-        let mut printer = Printer::new(&mut out, json, false, 3);
-        let cry = Cry { onset_us: 1_250_400, offset_us: 3_000_000, score: 0.987_654 };
+        let mut printer = Printer::new(&mut out, json, None::<(String, CurveWriter<Vec<u8>>)>, false, 3);
+        let cry =
+            Cry { onset_us: 1_250_400, offset_us: 3_000_000, score: 0.987_654, sustained_us: 1_600_000 };
         printer.opened(Path::new("a.wav"), Some(5.0));
-        printer.done(Path::new("a.wav"), 5_000_000, 0, &[cry]);
-        printer.done(Path::new("b \"x\".wav"), 5_000_000, 2, &[]);
+        let heard = |corrupt, cries| Heard { length_us: 5_000_000, corrupt, cries, undrawn: None };
+        printer.done(Path::new("a.wav"), &heard(0, vec![cry]));
+        printer.done(Path::new("b \"x\".wav"), &heard(2, vec![]));
         printer.failed(Path::new("c.wav"), "no such file");
         printer.finish().unwrap();
         String::from_utf8(out).unwrap()
@@ -216,8 +261,29 @@ mod tests {
     fn json_lines_are_the_contract_and_nothing_else() {
         assert_eq!(
             printed(true),
-            "{\"file\":\"a.wav\",\"onset\":1.25,\"offset\":3.0,\"label\":\"baby_cry\",\"score\":0.9877}\n"
+            "{\"file\":\"a.wav\",\"onset\":1.25,\"offset\":3.0,\"label\":\"baby_cry\",\"score\":0.9877,\"sustained_s\":1.6}\n"
         );
+    }
+
+    #[test]
+    fn nothing_is_wanted_any_more_after_a_failure_to_write_and_it_is_named() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let curve = CurveWriter::new(Full, Format::JsonLines);
+        let mut printer = Printer::new(Vec::new(), true, Some(("curve.jsonl".to_owned(), curve)), false, 1);
+        printer.opened(Path::new("a.wav"), None);
+        assert!(printer.goes_on());
+        let frames = vec![Frame { score: 0.5, level_dbfs: -20.0 }];
+        printer.scored(&Stretch { heard_us: 50_000, first_us: 0, step_us: 50_000, frames });
+        assert!(!printer.goes_on());
+        assert_eq!(printer.finish().unwrap_err().place, "curve.jsonl");
     }
 
     #[test]

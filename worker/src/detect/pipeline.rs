@@ -1,217 +1,281 @@
-//! One thread decodes, several score, and this one puts the scores back in order and turns them into cries. Nothing
-//! gets further ahead than a few batches, so memory stays the same however long the recordings are.
+//! Several recordings at once: each thread listens to one at a time with a detector of its own, and this one takes
+//! what they find in the order of the arguments. What waits for its turn is bounded in bytes and in recordings, so
+//! memory stays the same however many there are and however long.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
+    path::Path,
     sync::{
-        Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
 };
 
-use nursery_models::{
-    Detector,
-    events::{EventLogic, EventParams, Transition},
-    window::Window,
-};
-use nursery_shared::{message::ModelShape, pcm::SAMPLE_RATE};
+use nursery_models::Detector;
 
 use super::{
-    output::{Cry, Output},
-    recordings::{self, Summary},
+    backlog::Backlog,
+    inputs::Input,
+    listen::{Heard, News, Stretch, Wish, listen},
+    targets::Picture,
 };
 
-/// Batches per scoring thread that may be under way.
-const AHEAD: usize = 4;
+/// Bytes that may wait for their turn.
+const WAITING: usize = 64 << 20;
+/// Recordings that may wait for their turn.
+const AHEAD: usize = 1000;
 
-/// Something about a recording, in the order of its audio.
+/// What is found in a recording, in order.
 enum Item {
-    Opened(Option<f64>),
-    /// Stream position of each window's end, and its scores.
-    Scores(Vec<(u64, Vec<f32>)>),
-    /// The model failed on a batch.
-    Unscored(String),
+    News(News),
     /// Nothing follows after these two.
-    Done(Summary),
+    Done(Heard),
     Failed(String),
 }
 
-struct Job {
-    seq: u64,
-    windows: Vec<Window>,
+/// What the pipeline reports, recording by recording in order.
+pub trait Output {
+    /// A recording begins; its length in seconds, where it says so.
+    fn opened(&mut self, path: &Path, duration_s: Option<f64>);
+    /// A stretch of it was scored.
+    fn scored(&mut self, stretch: &Stretch);
+    /// The recording was read to its end.
+    fn done(&mut self, path: &Path, heard: &Heard);
+    /// The recording could not be read.
+    fn failed(&mut self, path: &Path, reason: &str);
+    /// Whether anybody still takes what is reported.
+    fn goes_on(&self) -> bool;
 }
 
-/// Runs all recordings through the detectors; false where one could not be read to its end.
+/// Who listens to what next.
+struct Next {
+    index: usize,
+    /// Where the printing thread finds what is found in it; in order, since it is sent under the lock.
+    results: SyncSender<Receiver<Item>>,
+}
+
+/// Lets all threads go, also where this one panics: they are waited for.
+struct Ending<'a>(&'a Backlog);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Listens to all recordings, with one thread per detector; false where something went wrong with one. `pictures`
+/// has one entry for each recording, or none.
 pub fn run(
-    files: &[PathBuf],
-    shape: &ModelShape,
-    params: &EventParams,
+    inputs: &[Input],
+    pictures: &[Picture],
+    wish: &Wish,
     detectors: Vec<Detector>,
     output: &mut dyn Output,
 ) -> bool {
-    let ahead = detectors.len() * AHEAD;
-    let (give_token, tokens) = sync_channel(ahead);
-    let (jobs, todo) = sync_channel::<Job>(ahead);
-    let (items, results) = sync_channel::<(u64, Item)>(ahead);
-    let todo = Mutex::new(todo);
-    for _ in 0..ahead {
-        // There is room for all of them.
-        let _ = give_token.try_send(());
-    }
+    let backlog = Backlog::new(WAITING);
+    let (sender, results) = sync_channel(AHEAD);
+    let next = Arc::new(Mutex::new(Next { index: 0, results: sender }));
     std::thread::scope(|scope| {
-        for detector in detectors {
-            let (todo, items) = (&todo, items.clone());
-            scope.spawn(move || score(detector, todo, &items));
+        // In this order, so that no thread waits for a place in the queue when all is over.
+        let _ending = Ending(&backlog);
+        let results = results;
+        for mut detector in detectors {
+            let (next, backlog) = (next.clone(), &backlog);
+            scope.spawn(move || {
+                while let Some((index, found)) = claim(&next, inputs.len()) {
+                    let picture = pictures.get(index);
+                    work(&mut detector, index, &inputs[index], picture, wish, backlog, &found);
+                }
+            });
         }
-        scope.spawn(move || decode(files, shape, &tokens, &jobs, &items));
-        collect(files, shape, params, &results, &give_token, output)
+        // Theirs alone: without them nothing would come any more.
+        drop(next);
+        collect(inputs, &backlog, &results, output)
     })
 }
 
-/// Numbers everything in order; takes a token for each item so as not to run away from the collector.
-fn decode(
-    files: &[PathBuf],
-    shape: &ModelShape,
-    tokens: &Receiver<()>,
-    jobs: &SyncSender<Job>,
-    items: &SyncSender<(u64, Item)>,
-) {
-    let seq = std::cell::Cell::new(0);
-    // The other ends outlive this thread, so only a panic of theirs can make these fail; then all is over anyway.
-    let number = || {
-        let number = seq.replace(seq.get() + 1);
-        tokens.recv().ok().map(|()| number)
-    };
-    let tell = |item| number().is_some_and(|n| items.send((n, item)).is_ok());
-    for path in files {
-        let outcome = recordings::read(
-            path,
-            shape,
-            |duration| {
-                tell(Item::Opened(duration));
-            },
-            &mut |windows| number().is_some_and(|seq| jobs.send(Job { seq, windows }).is_ok()),
-        );
-        let last = match outcome {
-            Ok(summary) => Item::Done(summary),
-            Err(reason) => Item::Failed(reason),
-        };
-        if !tell(last) {
-            return;
-        }
+/// The next recording, and where to tell what is found in it; none where nothing is left to do.
+fn claim(next: &Mutex<Next>, count: usize) -> Option<(usize, Sender<Item>)> {
+    // A number and a sender are as good after a panic elsewhere as before it.
+    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+    if next.index >= count {
+        return None;
     }
+    // Whatever goes into it is booked in the backlog first, which bounds it.
+    let (found, items) = channel();
+    // Waits where too many recordings wait for their turn; fails where nobody listens any more.
+    next.results.send(items).ok()?;
+    next.index += 1;
+    Some((next.index - 1, found))
 }
 
-fn score(mut detector: Detector, todo: &Mutex<Receiver<Job>>, items: &SyncSender<(u64, Item)>) {
-    loop {
-        // A panic elsewhere leaves the receiver as it was.
-        let Ok(job) = todo.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
-        let views: Vec<&[f32]> = job.windows.iter().map(|w| w.samples.as_slice()).collect();
-        let item = match detector.score_batch(&views) {
-            Ok(scores) => Item::Scores(job.windows.iter().map(|w| w.end).zip(scores).collect()),
-            Err(e) => Item::Unscored(format!("the model failed on it: {e}")),
+fn work(
+    detector: &mut Detector,
+    index: usize,
+    input: &Input,
+    picture: Option<&Picture>,
+    wish: &Wish,
+    backlog: &Backlog,
+    found: &Sender<Item>,
+) {
+    let tell = |item: Item| backlog.take(index, item.cost()) && found.send(item).is_ok();
+    let last = match listen(input, detector, wish, picture, &mut |news| tell(Item::News(news))) {
+        Ok(Some(heard)) => Item::Done(heard),
+        Ok(None) => return,
+        Err(reason) => Item::Failed(reason),
+    };
+    tell(last);
+}
+
+impl Item {
+    /// Bytes that it keeps.
+    fn cost(&self) -> usize {
+        let inner = match self {
+            Self::News(News::Opened(_)) => 0,
+            Self::News(News::Scored(stretch)) => std::mem::size_of_val(stretch.frames.as_slice()),
+            Self::Done(heard) => std::mem::size_of_val(heard.cries.as_slice()),
+            Self::Failed(reason) => reason.len(),
         };
-        if items.send((job.seq, item)).is_err() {
-            return;
-        }
+        std::mem::size_of::<Self>() + inner
     }
 }
 
 fn collect(
-    files: &[PathBuf],
-    shape: &ModelShape,
-    params: &EventParams,
-    results: &Receiver<(u64, Item)>,
-    give_token: &SyncSender<()>,
+    inputs: &[Input],
+    backlog: &Backlog,
+    results: &Receiver<Receiver<Item>>,
     output: &mut dyn Output,
 ) -> bool {
-    let (mut waiting, mut next, mut all_read) = (BTreeMap::new(), 0, true);
-    let mut files = files.iter();
-    let mut current = files.next().map(|path| Listening::new(path, params));
-    for (seq, item) in results {
-        waiting.insert(seq, item);
-        while let Some(item) = waiting.remove(&next) {
-            next += 1;
-            // Fails only where the decoding thread is gone and needs none.
-            let _ = give_token.try_send(());
-            let Some(listening) = &mut current else { continue };
-            if listening.take(item, shape, output) {
-                all_read &= listening.failed.is_none();
-                current = files.next().map(|path| Listening::new(path, params));
-            }
-        }
-    }
-    // Everything was said about every file, unless a thread died.
-    all_read && current.is_none()
-}
-
-/// The recording that is being listened to.
-struct Listening<'a> {
-    path: &'a PathBuf,
-    logic: EventLogic,
-    transitions: Vec<Transition>,
-    cries: Vec<Cry>,
-    failed: Option<String>,
-}
-
-impl<'a> Listening<'a> {
-    fn new(path: &'a PathBuf, params: &EventParams) -> Self {
-        Self {
-            path,
-            logic: EventLogic::new(*params),
-            transitions: Vec::new(),
-            cries: Vec::new(),
-            failed: None,
-        }
-    }
-
-    /// True where this was the recording's last item.
-    fn take(&mut self, item: Item, shape: &ModelShape, output: &mut dyn Output) -> bool {
-        match item {
-            Item::Opened(duration_s) => output.opened(self.path, duration_s),
-            Item::Scores(windows) => {
-                for (end, scores) in windows {
-                    output.progress(us(end as i64));
-                    for (k, probability) in scores.into_iter().enumerate() {
-                        let first = end as i64 - i64::from(shape.lookahead) - i64::from(shape.hop);
-                        let start = us(first + k as i64 * i64::from(shape.frame_step));
-                        let step = us(i64::from(shape.frame_step)) as u32;
-                        self.logic.push(start, step, probability, &mut self.transitions);
-                    }
+    let mut all_well = true;
+    for (index, input) in inputs.iter().enumerate() {
+        backlog.turn(index);
+        let mut ended = false;
+        for item in results.recv().into_iter().flatten() {
+            backlog.give(item.cost());
+            match item {
+                Item::News(News::Opened(duration_s)) => output.opened(&input.path, duration_s),
+                Item::News(News::Scored(stretch)) => output.scored(&stretch),
+                Item::Done(heard) => {
+                    ended = true;
+                    all_well &= heard.undrawn.is_none();
+                    output.done(&input.path, &heard);
+                }
+                Item::Failed(reason) => {
+                    (ended, all_well) = (true, false);
+                    output.failed(&input.path, &reason);
                 }
             }
-            // The recording's last item is still to come.
-            Item::Unscored(reason) => self.failed = self.failed.take().or(Some(reason)),
-            Item::Failed(reason) => {
-                output.failed(self.path, self.failed.get_or_insert(reason));
-                return true;
-            }
-            Item::Done(_) if self.failed.is_some() => {
-                output.failed(self.path, self.failed.as_deref().unwrap_or_default());
-                return true;
-            }
-            Item::Done(summary) => {
-                let end = us(summary.samples as i64);
-                self.logic.finish(end, &mut self.transitions);
-                for transition in self.transitions.drain(..) {
-                    if let Transition::Ended { onset_us, offset_us, peak_score, .. } = transition {
-                        let onset_us = onset_us.clamp(0, end);
-                        self.cries.push(Cry {
-                            onset_us,
-                            offset_us: offset_us.clamp(onset_us, end),
-                            score: peak_score,
-                        });
-                    }
-                }
-                output.done(self.path, end, summary.corrupt, &self.cries);
-                return true;
+            if !output.goes_on() {
+                return false;
             }
         }
-        false
+        if !ended {
+            all_well = false;
+            output.failed(&input.path, "nobody listened to it to its end (a bug in nursery)");
+        }
     }
+    all_well
 }
 
-fn us(samples: i64) -> i64 {
-    samples * 1_000_000 / i64::from(SAMPLE_RATE)
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::media::decode::tests::wav;
+    use nursery_models::events::EventParams;
+    use std::{path::PathBuf, time::Duration};
+
+    /// Notes what it is told, and stops after a number of reports.
+    #[derive(Default)]
+    struct Notes {
+        told: Vec<String>,
+        enough: Option<usize>,
+    }
+
+    impl Output for Notes {
+        fn opened(&mut self, path: &Path, _: Option<f64>) {
+            self.told.push(format!("{} opened", path.display()));
+        }
+
+        fn scored(&mut self, stretch: &Stretch) {
+            self.told.push(format!("{:?}", stretch.frames));
+        }
+
+        fn done(&mut self, path: &Path, heard: &Heard) {
+            self.told.push(format!("{} {:?}", path.display(), heard.cries));
+        }
+
+        fn failed(&mut self, path: &Path, reason: &str) {
+            self.told.push(format!("{} failed: {reason}", path.display()));
+        }
+
+        fn goes_on(&self) -> bool {
+            self.enough.is_none_or(|n| self.told.len() < n)
+        }
+    }
+
+    struct Recordings(PathBuf, Vec<Input>);
+
+    impl Recordings {
+        /// Of different lengths, one of them broken.
+        fn new() -> Self {
+            let directory = std::env::temp_dir().join(format!("nursery-pipeline-{:x}", fastrand::u64(..)));
+            std::fs::create_dir(&directory).unwrap();
+            let inputs = (0..9u32).map(|i| {
+                let length = [25_000, 1_600, 200_000][i as usize % 3];
+                let tone: Vec<f32> =
+                    (0..length).map(|t| (t as f32 * 0.01 * (i + 9) as f32).sin() * 0.3).collect();
+                let path = directory.join(format!("{i}.wav"));
+                let bytes = if i == 4 { b"RIFF".to_vec() } else { wav(16_000, 1, &tone) };
+                std::fs::write(&path, bytes).unwrap();
+                Input { path, problem: None }
+            });
+            Self(directory.clone(), inputs.collect())
+        }
+    }
+
+    impl Drop for Recordings {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn told(recordings: &Recordings, jobs: usize, enough: Option<usize>) -> (bool, Vec<String>) {
+        let params = EventParams {
+            threshold: 1e-6,
+            min_duration_s: 0.1,
+            end_after_s: 0.2,
+            cooldown_s: 0.0,
+            sustained_s: 0.0,
+        };
+        let detectors = (0..jobs).map(|_| Detector::embedded().unwrap()).collect();
+        let mut notes = Notes { enough, ..Notes::default() };
+        let well = run(&recordings.1, &[], &Wish { params, curve: true }, detectors, &mut notes);
+        (well, notes.told)
+    }
+
+    #[test]
+    fn many_threads_find_what_one_finds_in_the_same_order() {
+        let recordings = Recordings::new();
+        let (well, alone) = told(&recordings, 1, None);
+        assert!(!well, "one of them is broken");
+        assert_eq!(alone.iter().filter(|t| t.contains("failed")).count(), 1);
+        assert!(alone.len() > 3 * 8, "{}", alone.len());
+        for jobs in [2, 5, 16] {
+            assert_eq!(told(&recordings, jobs, None).1, alone, "{jobs}");
+        }
+    }
+
+    #[test]
+    fn when_nobody_takes_the_output_all_threads_stop() {
+        let recordings = Recordings::new();
+        let (done, ended) = channel();
+        std::thread::spawn(move || {
+            for enough in [1, 2, 7] {
+                let (well, notes) = told(&recordings, 3, Some(enough));
+                assert!(!well && notes.len() == enough);
+            }
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
 }

@@ -52,6 +52,8 @@ struct CryData<'a> {
     label: &'a str,
     onset: String,
     score: f64,
+    /// Seconds of crying in the minute before the announcement, or before the offset.
+    sustained_s: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +79,7 @@ fn params(d: &DetectionConfig) -> EventParams {
         min_duration_s: d.min_duration_s,
         end_after_s: d.end_after_s,
         cooldown_s: d.cooldown_s,
+        sustained_s: d.sustained_s,
     }
 }
 
@@ -87,6 +90,11 @@ fn rounded(value: impl Into<f64>) -> f64 {
 
 fn seconds(us: i64) -> f64 {
     rounded(us as f64 / 1e6)
+}
+
+/// Frames are not so sharp that hundredths of a sum of them would mean anything.
+fn tenths(us: i64) -> f64 {
+    (us as f64 / 1e5).round() / 10.0
 }
 
 fn alert(kind: &'static str, event_id: &str, camera: &str, time_us: i64, data: impl Serialize) -> NewAlert {
@@ -175,7 +183,7 @@ impl CameraState {
     fn announce(&mut self, camera: &str, transitions: &[Transition], alerts: &mut Vec<NewAlert>) {
         for transition in transitions {
             match *transition {
-                Transition::Started { onset_us, decided_us, score } => {
+                Transition::Started { onset_us, decided_us, score, sustained_us } => {
                     let event = OpenEvent { event_id: Uuid::now_v7().to_string(), score };
                     let data = CryData {
                         event_id: &event.event_id,
@@ -183,6 +191,7 @@ impl CameraState {
                         label: LABEL,
                         onset: rfc3339(onset_us),
                         score: rounded(score),
+                        sustained_s: tenths(sustained_us),
                         offset: None,
                         duration_s: None,
                         peak_score: None,
@@ -190,7 +199,7 @@ impl CameraState {
                     alerts.push(alert("cry.started", &event.event_id, camera, decided_us, data));
                     self.open = Some(event);
                 }
-                Transition::Ended { onset_us, offset_us, peak_score, .. } => {
+                Transition::Ended { onset_us, offset_us, peak_score, sustained_us, .. } => {
                     // The logic ends only what it began, and both are stored together.
                     let Some(event) = self.open.take() else { continue };
                     let data = CryData {
@@ -199,6 +208,7 @@ impl CameraState {
                         label: LABEL,
                         onset: rfc3339(onset_us),
                         score: rounded(event.score),
+                        sustained_s: tenths(sustained_us),
                         offset: Some(rfc3339(offset_us)),
                         duration_s: Some(seconds(offset_us - onset_us)),
                         peak_score: Some(rounded(peak_score)),
@@ -249,6 +259,10 @@ mod tests {
         assert!(body[0]["data"].get("offset").is_none());
         assert_eq!(body[1]["data"]["offset"], "2026-01-31T02:03:04.250Z");
         assert_eq!(body[1]["data"]["duration_s"], 1.0);
+        assert_eq!(
+            (&body[0]["data"]["sustained_s"], &body[1]["data"]["sustained_s"]),
+            (&0.6.into(), &1.0.into())
+        );
         assert_eq!(body[1]["data"]["peak_score"], 0.97);
         assert_eq!(body[0]["data"]["event_id"], body[1]["data"]["event_id"]);
         assert_ne!(alerts[0].message_id, alerts[1].message_id);

@@ -77,9 +77,16 @@ pub fn camera(json: &str) -> CameraConfig {
     serde_json::from_str(json).unwrap()
 }
 
-/// Half a second of hop, as models of ours have it.
+/// A quarter of a second, as models of ours have it.
 pub fn shape() -> ModelShape {
-    ModelShape { id: "test".into(), window: 48_000, hop: 8_000, lookahead: 4_000, frame_step: 800 }
+    ModelShape {
+        id: "test".into(),
+        window: 4_000,
+        hop: 4_000,
+        lookahead: 4_000,
+        frame_step: 800,
+        state_bytes: 25_000,
+    }
 }
 
 /// A worker process and the supervisor's end of its socket.

@@ -51,7 +51,7 @@ pub fn run(args: &Args) {
     println!("{}", figures.line("first cry to webhook"));
     let latency = service.status().inference.latency_ms;
     println!(
-        "of it, last sample to scores: p50 {:.1} p99 {:.1} ms; the rest is the model's window, its hop and",
+        "of it, last sample to scores: p50 {:.1} p99 {:.1} ms; the rest is the model's window, its lookahead and",
         latency.p50, latency.p99
     );
     println!("detection.min_duration_s (0.6 s of crying before it is announced)");

@@ -141,12 +141,14 @@ mod tests {
             min_duration_s: detection.min_duration_s,
             end_after_s: detection.end_after_s,
             cooldown_s: detection.cooldown_s,
+            sustained_s: detection.sustained_s,
         });
         let us = |samples: i64| samples * 1_000_000 / i64::from(SAMPLE_RATE);
         let mut transitions = Vec::new();
         let mut cutter = WindowCutter::new(shape.window as usize, shape.hop as usize);
+        let mut states = [detector.fresh()];
         cutter.push(&seconds(kind, camera, 60), |window| {
-            let scores = detector.score_batch(&[&window.samples]).unwrap().remove(0);
+            let scores = detector.score_batch(&[&window.samples], &mut states).unwrap().remove(0);
             let first = window.end as i64 - i64::from(shape.lookahead + shape.hop);
             for (k, score) in scores.into_iter().enumerate() {
                 let start = us(first + k as i64 * i64::from(shape.frame_step));

@@ -1,0 +1,211 @@
+//! Deterministic inputs, the same as those of tests/golden/signal_generator.py, and sounds that a detector must tell
+//! apart.
+#![allow(dead_code, reason = "each test binary uses its share")]
+
+use std::f64::consts::TAU;
+
+/// Hz.
+pub const RATE: usize = 16_000;
+
+/// Linear congruential generator of Numerical Recipes; values in [-1, 1) with 24 bits.
+pub struct Lcg(u32);
+
+impl Lcg {
+    pub fn new(seed: u32) -> Self {
+        Self(seed)
+    }
+
+    pub fn draw(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(self.0 >> 8) / f64::from(1u32 << 23) - 1.0
+    }
+
+    pub fn noise(seed: u32, n: usize) -> Vec<f32> {
+        let mut lcg = Self::new(seed);
+        (0..n).map(|_| lcg.draw() as f32).collect()
+    }
+}
+
+/// See `golden_signal` in tests/golden/signal_generator.py.
+pub fn golden_signal() -> Vec<f32> {
+    let mut noise = Lcg::new(1);
+    (0..12 * RATE)
+        .map(|i| {
+            let t = i as f64 / RATE as f64;
+            let sine = |hz: f64| (TAU * hz * t).sin();
+            let base = 0.01 * noise.draw();
+            let x = match t {
+                1.0..2.5 => base + 0.1 * sine(440.0),
+                2.5..5.0 if i % 6_400 < 4_000 => {
+                    base + 0.2 * sine(400.0) + 0.1 * sine(1_200.0) + 0.05 * sine(3_600.0)
+                }
+                5.0..6.0 => 0.0,
+                7.0..8.0 => base + 1.5 * sine(200.0),
+                9.0..11.0 => base + 0.3 + 0.003 * sine(5_000.0),
+                _ => base,
+            };
+            x as f32
+        })
+        .collect()
+}
+
+/// A small room: what a sound leaves behind decays by 60 dB in 0.3 s.
+fn room(dry: &[f64]) -> Vec<f64> {
+    let mut lcg = Lcg::new(77);
+    let mut wet = dry.to_vec();
+    // From 3 ms on an echo every 4 ms or so.
+    let mut delay = 0.003;
+    while delay < 0.3 {
+        let gain = 0.3 * 10f64.powf(-3.0 * delay / 0.3) * lcg.draw().signum();
+        let shift = (delay * RATE as f64) as usize;
+        for (to, from) in wet.iter_mut().skip(shift).zip(dry) {
+            *to += gain * from;
+        }
+        delay += 0.004 + 0.003 * lcg.draw();
+    }
+    wet
+}
+
+/// The sound in a room, brought to a root mean square of `dbfs`, over a faint hiss.
+fn recorded(dry: &[f64], dbfs: f64) -> Vec<f32> {
+    let wet = room(dry);
+    let rms = (wet.iter().map(|x| x * x).sum::<f64>() / wet.len() as f64).sqrt();
+    let gain = 10f64.powf(dbfs / 20.0);
+    let mut hiss = Lcg::new(99);
+    // The microphone's own noise, and the room's 40 dB below the sound.
+    let floor = 2e-4 + 0.017 * gain;
+    wet.iter().map(|x| (x * gain / rms + floor * hiss.draw()) as f32).collect()
+}
+
+/// Gain of a vocal tract with these resonances (centre, width, height) at a frequency.
+fn tract(formants: &[(f64, f64, f64)], hz: f64) -> f64 {
+    let resonances = formants.iter().map(|(f, width, height)| height / (1.0 + ((hz - f) / width).powi(2)));
+    0.05 + resonances.sum::<f64>()
+}
+
+/// One voiced or hissing sound.
+struct Sound<'a> {
+    /// Samples: first, length.
+    at: (usize, usize),
+    /// Hz, as a function of the share of the sound that has passed.
+    pitch: &'a dyn Fn(f64) -> f64,
+    /// Likewise.
+    loudness: &'a dyn Fn(f64) -> f64,
+    /// See [`tract`].
+    formants: &'a [(f64, f64, f64)],
+    /// Noise beside the tone.
+    noise: f64,
+}
+
+/// Adds a sound.
+fn voice(out: &mut [f64], lcg: &mut Lcg, sound: &Sound<'_>) {
+    let (start, length) = sound.at;
+    let (mut phase, mut drift, mut last) = (0.0f64, 0.0f64, 0.0);
+    let end = (start + length).min(out.len());
+    for (i, x) in out.iter_mut().enumerate().take(end).skip(start) {
+        let at = (i - start) as f64 / length as f64;
+        // Jitter: the pitch wanders by about a hundredth.
+        drift = 0.999 * drift + 4e-4 * lcg.draw();
+        let hz = (sound.pitch)(at) * (1.0 + drift);
+        phase = (phase + hz / RATE as f64).fract();
+        let highest = (7_600.0 / hz) as usize;
+        let tone: f64 = (1..=highest)
+            .map(|k| (TAU * phase * k as f64).sin() / k as f64 * tract(sound.formants, hz * k as f64))
+            .sum();
+        let noise = lcg.draw();
+        // The difference of noise is a hiss.
+        *x += (sound.loudness)(at) * (tone + sound.noise * (noise - last));
+        last = noise;
+    }
+}
+
+/// Rises and falls within the first and last shares of a sound.
+fn envelope(at: f64, attack: f64, release: f64) -> f64 {
+    (at / attack).min((1.0 - at) / release).clamp(0.0, 1.0)
+}
+
+/// Crying: bursts of about a second on the breath with a rising and falling pitch between 330 and 500 Hz, a vocal tract
+/// of half an adult's length, a gasp between them. Returns it at the level with the samples where each burst begins
+/// and ends.
+pub fn cry(seconds: usize, dbfs: f64) -> (Vec<f32>, Vec<(usize, usize)>) {
+    let mut out = vec![0.0; seconds * RATE];
+    let mut lcg = Lcg::new(21);
+    let mut bursts = Vec::new();
+    let mut at = RATE / 2;
+    loop {
+        let length = ((1.0 + 0.25 * lcg.draw()) * RATE as f64) as usize;
+        if at + length > out.len() {
+            break;
+        }
+        let (base, rise) = (385.0 + 25.0 * lcg.draw(), 95.0 + 25.0 * lcg.draw());
+        let tremor = 6.0 + lcg.draw();
+        let seconds = length as f64 / RATE as f64;
+        let pitch = move |at: f64| {
+            let arch = (std::f64::consts::PI * at.powf(0.7)).sin();
+            base - 40.0 * at + rise * arch + 6.0 * (TAU * tremor * at * seconds).sin()
+        };
+        let loud =
+            move |at: f64| envelope(at, 0.08, 0.2) * (1.0 + 0.15 * (TAU * tremor * at * seconds).sin());
+        let formants =
+            [(500.0, 350.0, 0.8), (1_150.0, 350.0, 1.5), (2_800.0, 600.0, 1.6), (5_200.0, 700.0, 0.6)];
+        let burst =
+            Sound { at: (at, length), pitch: &pitch, loudness: &loud, formants: &formants, noise: 0.02 };
+        voice(&mut out, &mut lcg, &burst);
+        bursts.push((at, at + length));
+        // The gasp: a short noise in the middle of the pause.
+        let pause = ((0.4 + 0.1 * lcg.draw()) * RATE as f64) as usize;
+        let gasp = Sound {
+            at: (at + length + pause / 3, pause / 2),
+            pitch: &|_| 600.0,
+            loudness: &|at| 0.02 * envelope(at, 0.3, 0.3),
+            noise: 1.0,
+            ..burst
+        };
+        voice(&mut out, &mut lcg, &gasp);
+        at += length + pause;
+    }
+    (recorded(&out, dbfs), bursts)
+}
+
+/// Babble: four adults who talk at once, 100 to 210 Hz, four syllables a second with vowels and hissing consonants.
+pub fn babble(seconds: usize, dbfs: f64) -> Vec<f32> {
+    let mut out = vec![0.0; seconds * RATE];
+    for (speaker, pitch) in [100.0, 120.0, 180.0, 205.0].into_iter().enumerate() {
+        let mut lcg = Lcg::new(31 + speaker as u32);
+        let mut at = speaker * RATE / 5;
+        while at < out.len() {
+            let syllables = (6.5 + 2.5 * lcg.draw()) as usize;
+            for n in 0..syllables {
+                let length = ((0.25 + 0.06 * lcg.draw()) * RATE as f64) as usize;
+                let first = 500.0 + 220.0 * lcg.draw();
+                let second = 1_500.0 + 600.0 * lcg.draw();
+                let formants =
+                    [(first, 80.0, 1.0), (second, 120.0, 0.5), (2_600.0, 180.0, 0.3), (3_600.0, 250.0, 0.15)];
+                // Statements fall; every syllable has a small arch of its own.
+                let high = pitch * (1.12 - 0.24 * n as f64 / syllables as f64);
+                let tone = move |at: f64| high * (1.0 + 0.04 * (std::f64::consts::PI * at).sin());
+                let vowel = Sound {
+                    at: (at, length),
+                    pitch: &tone,
+                    loudness: &|at| envelope(at, 0.25, 0.35),
+                    formants: &formants,
+                    noise: 0.01,
+                };
+                voice(&mut out, &mut lcg, &vowel);
+                if lcg.draw() > 0.0 {
+                    let consonant = Sound {
+                        at: (at.saturating_sub(RATE / 20), RATE / 14),
+                        pitch: &|_| 7_600.0,
+                        loudness: &|at| 0.15 * envelope(at, 0.3, 0.3),
+                        formants: &[],
+                        noise: 1.0,
+                    };
+                    voice(&mut out, &mut lcg, &consonant);
+                }
+                at += length;
+            }
+            at += ((0.6 + 0.3 * lcg.draw()) * RATE as f64) as usize;
+        }
+    }
+    recorded(&out, dbfs)
+}
