@@ -224,8 +224,9 @@ impl Detector {
     fn logits(&mut self, pieces: &[&[f32]], states: &mut [StreamState]) -> Result<Vec<Vec<f32>>, ModelError> {
         let Some(first) = pieces.first() else { return Ok(Vec::new()) };
         let (window, length) = (self.info.window, first.len());
-        if length == 0 || !length.is_multiple_of(window) || pieces.iter().any(|p| p.len() != length) {
-            return Err(ModelError::WindowLength { got: length, want: window });
+        let odd = |piece: &&&[f32]| piece.len() != length || length == 0 || !length.is_multiple_of(window);
+        if let Some(piece) = pieces.iter().find(odd) {
+            return Err(ModelError::WindowLength { got: piece.len(), want: window });
         }
         let expected = self.description.state_len();
         if states.len() != pieces.len() || states.iter().any(|s| s.0.len() != expected) {

@@ -104,7 +104,7 @@ fn configuration(dir: &Path, receivers: &[&Receiver]) -> ToWorker {
     ToWorker::ConfigureSink(SinkConfig {
         state_dir: dir.to_str().unwrap().to_owned(),
         alerts,
-        detection: DetectionConfig { cooldown_s: 2.0, ..DetectionConfig::default() },
+        detection: DetectionConfig { min_duration_s: 0.6, cooldown_s: 2.0, ..DetectionConfig::default() },
         cameras: Vec::new(),
     })
 }

@@ -36,7 +36,7 @@ struct Options {
     #[command(flatten)]
     events: EventOptions,
     /// Thresholds of the table of sensitivities
-    #[arg(long, value_delimiter = ',', default_value = "0.3,0.5,0.7", value_parser = probability)]
+    #[arg(long, value_delimiter = ',', default_value = "0.25,0.5,0.8", value_parser = probability)]
     thresholds: Vec<f64>,
     /// Misses and false alarms that are listed, each
     #[arg(long, default_value_t = 10)]
@@ -47,6 +47,9 @@ struct Options {
     /// Write all figures here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw here, as SVG, how often there is crying at each probability
+    #[arg(long, value_name = "FILE", conflicts_with = "pred")]
+    reliability: Option<PathBuf>,
     /// Write the tables here
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -85,7 +88,7 @@ struct EventOptions {
     #[arg(long, default_value_t = 0.5, value_parser = probability)]
     threshold: f64,
     /// Seconds of crying before an event is announced
-    #[arg(long, default_value_t = 0.6, value_parser = seconds)]
+    #[arg(long, default_value_t = 0.4, value_parser = seconds)]
     min_duration: f64,
     /// Seconds without crying after which an event has ended
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
@@ -155,6 +158,9 @@ fn run(options: &Options) -> Result<(), String> {
         // Text, numbers and lists of them always have a JSON form.
         let text = serde_json::to_string_pretty(&json::value(&report)).unwrap_or_default();
         write_text(path, &text)?;
+    }
+    if let Some(path) = &options.reliability {
+        write_text(path, &evaluation::reliability::svg(&report.reliability))?;
     }
     if let Some(path) = &options.markdown {
         write_text(path, &report.markdown())?;

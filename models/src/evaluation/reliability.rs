@@ -1,5 +1,7 @@
 //! Whether probabilities mean what they say: of the frames that are given 0.7, seven in ten should hold crying.
 
+use std::fmt::Write;
+
 /// Frames whose probability lies in one tenth.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Bin {
@@ -67,6 +69,65 @@ impl Reliability {
     }
 }
 
+/// Reliability diagrams (Niculescu-Mizil and Caruana, 2005) as one SVG picture: what was observed over what was
+/// predicted, a line for each, larger dots for more frames; honest probabilities lie on the diagonal.
+pub fn svg(all: &[(String, Reliability)]) -> String {
+    const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
+    let x = |p: f64| 60.0 + 400.0 * p;
+    let y = |p: f64| 440.0 - 400.0 * p;
+    let mut svg = String::from(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 640 500\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n<rect width=\"640\" height=\"500\" fill=\"white\"/>\n\
+         <text x=\"60\" y=\"24\" font-weight=\"bold\">share of frames with crying over predicted probability</text>\n",
+    );
+    // Writing to a string cannot fail.
+    for i in 0..=5 {
+        let p = f64::from(i) / 5.0;
+        let _ = writeln!(
+            svg,
+            "<line x1=\"60\" x2=\"460\" y1=\"{0}\" y2=\"{0}\" stroke=\"#ddd\"/>\
+             <text x=\"52\" y=\"{1}\" text-anchor=\"end\">{p}</text>\
+             <text x=\"{2}\" y=\"458\" text-anchor=\"middle\">{p}</text>",
+            y(p),
+            y(p) + 4.0,
+            x(p)
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" stroke=\"#999\" stroke-dasharray=\"4 4\"/>",
+        x(0.0),
+        y(0.0),
+        x(1.0),
+        y(1.0)
+    );
+    for (n, (name, reliability)) in all.iter().enumerate() {
+        let colour = COLOURS[n % COLOURS.len()];
+        let bins: Vec<&Bin> = reliability.bins.iter().filter(|b| b.frames > 0).collect();
+        let points: Vec<String> =
+            bins.iter().map(|b| format!("{:.1},{:.1}", x(b.predicted()), y(b.observed()))).collect();
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>\
+             <text x=\"475\" y=\"{}\" fill=\"{colour}\">{}</text>",
+            points.join(" "),
+            60 + 18 * n,
+            name.replace('&', "&amp;").replace('<', "&lt;")
+        );
+        for b in bins {
+            let radius = 1.5 + (b.frames as f64).log10();
+            let _ = writeln!(
+                svg,
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius:.1}\" fill=\"{colour}\"/>",
+                x(b.predicted()),
+                y(b.observed())
+            );
+        }
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +149,16 @@ mod tests {
         assert!((boaster.calibration_error() - 0.45).abs() < 1e-6);
         boaster.add(f32::NAN, false);
         assert_eq!((boaster.bins[0].frames, boaster.bins[0].predicted()), (1, 0.0));
+    }
+
+    #[test]
+    fn honest_probabilities_lie_on_the_diagonal_of_the_picture() {
+        let mut honest = Reliability::default();
+        for i in 0..10 {
+            honest.add(0.5, i < 5);
+        }
+        let picture = svg(&[("a < b".into(), honest), ("nothing".into(), Reliability::default())]);
+        assert!(picture.contains("cx=\"260.0\" cy=\"240.0\"") && picture.contains("a &lt; b"), "{picture}");
+        assert!(!picture.contains("NaN"));
     }
 }

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 /// The event settings of `nursery detect`, with which mixtures are scored.
 pub const EVENTS: EventParams =
-    EventParams { threshold: 0.5, min_duration_s: 0.6, end_after_s: 1.0, cooldown_s: 0.0, sustained_s: 0.0 };
+    EventParams { threshold: 0.5, min_duration_s: 0.4, end_after_s: 1.0, cooldown_s: 0.0, sustained_s: 0.0 };
 
 /// Alerts per hour of a quiet night full of noises that weigh as much as an error rate of 1: one alert more an hour is
 /// worth a cry in twenty.

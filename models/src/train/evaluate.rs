@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// The event settings of an untouched configuration.
 const EVENTS: EventParams =
-    EventParams { threshold: 0.5, min_duration_s: 0.6, end_after_s: 5.0, cooldown_s: 60.0, sustained_s: 0.0 };
+    EventParams { threshold: 0.5, min_duration_s: 0.4, end_after_s: 5.0, cooldown_s: 60.0, sustained_s: 0.0 };
 /// Log-odds that no clip goes beyond.
 const LIMIT: f32 = 14.0;
 

@@ -90,6 +90,7 @@ pub struct Mixer<'a> {
     /// Clips without crying by class, then by recording.
     others: BTreeMap<&'a str, Vec<Vec<usize>>>,
     hard: Vec<&'a str>,
+    /// Made when they are first drawn.
     machines: Vec<Vec<f32>>,
     /// Clips that the model itself took for crying, with the running sum of their weights.
     mined: Vec<(usize, f32)>,
@@ -119,14 +120,6 @@ impl<'a> Mixer<'a> {
         }
         let others: BTreeMap<&str, Vec<Vec<usize>>> =
             others.into_iter().map(|(class, groups)| (class, groups.into_values().collect())).collect();
-        let mut planner = RealFftPlanner::new();
-        let mut rng = StdRng::seed_from_u64(0x6d61_6368);
-        let machines = (0..MACHINES.0)
-            .map(|i| match i % 5 {
-                0 => signal::drone(&mut rng, &mut planner, MACHINES.1),
-                _ => signal::machine(&mut rng, &mut planner, MACHINES.1),
-            })
-            .collect();
         Ok(Self {
             corpus,
             length,
@@ -134,9 +127,9 @@ impl<'a> Mixer<'a> {
             cries: cries.into_values().map(|groups| groups.into_values().collect()).collect(),
             hard: HARD.iter().copied().filter(|c| others.contains_key(c)).collect(),
             others,
-            machines,
+            machines: vec![Vec::new(); MACHINES.0],
             mined: Vec::new(),
-            planner,
+            planner: RealFftPlanner::new(),
         })
     }
 
@@ -257,7 +250,15 @@ impl<'a> Mixer<'a> {
 
     /// A noise machine, a fan or a drone, its level slowly changing at times.
     fn machine(&mut self, rng: &mut StdRng) -> Vec<f32> {
-        let machine = &self.machines[rng.random_range(0..self.machines.len())];
+        let number = rng.random_range(0..self.machines.len());
+        if self.machines[number].is_empty() {
+            let own = &mut StdRng::seed_from_u64(0x6d61_6368 + number as u64);
+            self.machines[number] = match number % 5 {
+                0 => signal::drone(own, &mut self.planner, MACHINES.1),
+                _ => signal::machine(own, &mut self.planner, MACHINES.1),
+            };
+        }
+        let machine = &self.machines[number];
         let start = rng.random_range(0..machine.len().saturating_sub(self.length).max(1));
         let mut x: Vec<f32> = machine.iter().cycle().skip(start).take(self.length).copied().collect();
         if rng.random_bool(0.4) {
@@ -403,8 +404,20 @@ impl<'a> Mixer<'a> {
             let first = start.saturating_sub(before);
             self.piece(clip, first, first + 72_000)
         };
-        if rng.random_bool(0.6) {
-            Self::shift(&mut sound, rng.random_range(0.82..1.22));
+        // Babies differ more than the few hundred that were recorded: in pitch, in its course, and in timbre.
+        if rng.random_bool(0.75) {
+            let speed = rng.random_range(0.74..1.35f32);
+            let depth = if rng.random_bool(0.6) { rng.random_range(0.0..0.05) } else { 1e-6 };
+            let (samples, places) = signal::wander(rng, &sound.samples, speed, depth);
+            let marks = places.iter().map(|&p| sound.marks.get(p).copied().unwrap_or(Mark::Other)).collect();
+            sound = Sound { samples, marks };
+        }
+        if rng.random_bool(0.5) {
+            let padded = sound.samples.len().div_ceil(1_600) * 1_600;
+            sound.samples.resize(padded, 0.0);
+            sound.marks.resize(padded, Mark::Other);
+            let range = rng.random_range(3.0..11.0);
+            signal::colour(rng, &mut self.planner, &mut sound.samples, range);
         }
         self.treat(rng, &mut sound);
         sound
@@ -424,7 +437,7 @@ impl<'a> Mixer<'a> {
             8..11 => {
                 let (clip, start, end) = self.bout(rng);
                 let mut sound = self.piece(clip, start, end.min(start + length / 2));
-                Self::shift(&mut sound, rng.random_range(0.42..0.54));
+                Self::shift(&mut sound, rng.random_range(0.38..0.5));
                 sound.marks.fill(Mark::Other);
                 self.treat(rng, &mut sound);
                 return sound;

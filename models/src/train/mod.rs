@@ -65,6 +65,8 @@ pub struct Plan {
 pub const ROUND: u64 = 1_500;
 /// Steps by which the mixing thread may be ahead of the learning one, at the most.
 const AHEAD: u64 = 8;
+/// Batches over which the statistics of averaged weights are taken.
+const SAMPLE: u64 = 12;
 /// Score frames by which a target lags behind its sound: what the network hears of the future.
 pub const DELAY: usize = 4;
 
@@ -242,12 +244,21 @@ pub fn train(
     let mut mixer = Mixer::new(corpus, length, d.frame_step())?;
     mixer.set_mined(&mined);
     let validation = Validation::new(dev, length, &d)?;
+    let shape = (plan.batch, length / d.front_end.step, mels, PLANES);
+    let mut front = FrontEnd::new(&d.front_end);
+    let mut sample = Vec::new();
+    for i in 0..SAMPLE {
+        // Steps that no training reaches.
+        let batch = make_batch(&mut mixer, &mut front, &d, plan, u64::MAX / 2 + i);
+        sample.push(Tensor::from_vec(batch.features, shape, &Device::Cpu).map_err(text)?);
+    }
     let started = Instant::now();
     let first_step = adam.step;
     let minutes_now = || spent + started.elapsed().as_secs_f64() / 60.0;
-    let folded = |adam: &AdamW| -> Result<Vec<u8>, String> {
-        let tensors = network.fold(&adam.averages(), &network.stats()).map_err(text)?;
-        weights::serialize(&d, &tensors)
+    let folded = |adam: &AdamW| -> Result<_, String> {
+        let averages = adam.averages();
+        let stats = network.stats_of(&averages, &sample).map_err(text)?;
+        network.fold(&averages, &stats).map_err(text)
     };
     let save = |adam: &AdamW, curve: &[Point], mined: &[(usize, f32)]| {
         Checkpoint {
@@ -290,7 +301,8 @@ pub fn train(
             let done = by_time.max(by_steps);
             if (adam.step > 0 && adam.step % ROUND == 0) || done >= 1.0 {
                 let mut detector =
-                    Detector::from_bytes(&folded(&adam)?, "new weights").map_err(|e| e.to_string())?;
+                    Detector::from_bytes(&weights::serialize(&d, &folded(&adam)?)?, "new weights")
+                        .map_err(|e| e.to_string())?;
                 let (dev_loss, dev_ap) = validation.run(detector.network())?;
                 let point =
                     Point { step: adam.step, minutes: minutes_now() as f32, loss: recent, dev_loss, dev_ap };
@@ -310,7 +322,6 @@ pub fn train(
             let warm = ((adam.step + 1) as f32 / 200.0).min(1.0);
             let cosine = 0.5 * (1.0 + (std::f32::consts::PI * done as f32).cos());
             let rate = plan.rate * warm * (0.01 + 0.99 * cosine);
-            let shape = (plan.batch, length / d.front_end.step, mels, PLANES);
             let features = Tensor::from_vec(batch.features, shape, &Device::Cpu).map_err(text)?;
             let mask =
                 Tensor::from_vec(batch.mask, (plan.batch, 1, d.network.width), &Device::Cpu).map_err(text)?;
@@ -353,7 +364,7 @@ pub fn train(
         plan.seed,
         corpus.clips.len()
     );
-    let tensors = network.fold(&adam.averages(), &network.stats()).map_err(text)?;
+    let tensors = folded(&adam)?;
     Ok(Trained { weights: weights::serialize(&d, &tensors)?, curve, steps: adam.step })
 }
 

@@ -346,15 +346,37 @@ pub fn drift(rng: &mut StdRng, x: &mut [f32], range: f32) {
 /// Plays `x` at `speed` times its rate (pitch moves along), cubic interpolation.
 pub fn resample(x: &[f32], speed: f32) -> Vec<f32> {
     let n = (x.len() as f32 / speed) as usize;
+    (0..n).map(|i| value_at(x, i as f64 * f64::from(speed))).collect()
+}
+
+/// Plays `x` at a speed that wanders around `speed` by up to `depth` of it, a few times a second, so that the pitch
+/// takes another course. Returns the samples, and for each of them the place in `x` that it comes from.
+pub fn wander(rng: &mut StdRng, x: &[f32], speed: f32, depth: f32) -> (Vec<f32>, Vec<usize>) {
+    let waves: [(f32, f32, f32); 2] = std::array::from_fn(|_| {
+        (rng.random_range(0.3..3.0), rng.random_range(0.0..TAU), rng.random_range(0.0..depth))
+    });
+    let (mut samples, mut places) = (Vec::new(), Vec::new());
+    let (mut at, mut now) = (0.0f64, f64::from(speed));
+    while (at as usize) < x.len() {
+        // The speed changes slowly: once every 32 samples is often enough.
+        if samples.len() % 32 == 0 {
+            let t = samples.len() as f32 / RATE;
+            let bend: f32 = waves.iter().map(|(hz, phase, depth)| depth * (TAU * hz * t + phase).sin()).sum();
+            now = f64::from(speed * (1.0 + bend)).max(0.1);
+        }
+        samples.push(value_at(x, at));
+        places.push(at as usize);
+        at += now;
+    }
+    (samples, places)
+}
+
+/// The signal between its samples (Catmull and Rom, 1974); beyond the ends, their values.
+fn value_at(x: &[f32], position: f64) -> f32 {
     let at = |i: isize| x.get(i.clamp(0, x.len() as isize - 1) as usize).copied().unwrap_or(0.0);
-    (0..n)
-        .map(|i| {
-            let position = i as f64 * f64::from(speed);
-            let (k, t) = (position as isize, position.fract() as f32);
-            let (a, b, c, d) = (at(k - 1), at(k), at(k + 1), at(k + 2));
-            b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)))
-        })
-        .collect()
+    let (k, t) = (position as isize, position.fract() as f32);
+    let (a, b, c, d) = (at(k - 1), at(k), at(k + 1), at(k + 2));
+    b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)))
 }
 
 #[cfg(test)]
@@ -426,6 +448,16 @@ mod tests {
             telephone(rng, &mut planner, &mut x);
             assert!(x.iter().all(|x| x.is_finite() && x.abs() < 100.0), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_wandering_speed_keeps_the_length_about_and_the_places_in_order() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let (samples, places) = wander(&mut rng, &tone(500.0), 1.2, 0.05);
+        assert_eq!(samples.len(), places.len());
+        assert!((36_000..44_500).contains(&samples.len()), "{}", samples.len());
+        assert!(places.windows(2).all(|w| w[0] <= w[1]) && places.iter().all(|&p| p < 48_000));
+        assert!(wander(&mut rng, &[], 1.0, 0.05).0.is_empty());
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn room(dry: &[f64]) -> Vec<f64> {
     // From 3 ms on an echo every 4 ms or so.
     let mut delay = 0.003;
     while delay < 0.3 {
-        let gain = 0.3 * 10f64.powf(-3.0 * delay / 0.3) * lcg.draw().signum();
+        let gain = 0.1 * 10f64.powf(-3.0 * delay / 0.3) * lcg.draw().signum();
         let shift = (delay * RATE as f64) as usize;
         for (to, from) in wet.iter_mut().skip(shift).zip(dry) {
             *to += gain * from;
@@ -95,23 +95,32 @@ struct Sound<'a> {
     formants: &'a [(f64, f64, f64)],
     /// Noise beside the tone.
     noise: f64,
+    /// How hoarse: the folds close badly every time, each time differently.
+    rough: f64,
 }
 
 /// Adds a sound.
 fn voice(out: &mut [f64], lcg: &mut Lcg, sound: &Sound<'_>) {
     let (start, length) = sound.at;
-    let (mut phase, mut drift, mut last) = (0.0f64, 0.0f64, 0.0);
+    let (mut phase, mut drift, mut beat, mut last) = (0.0f64, 0.0f64, 1.0f64, 0.0);
     let end = (start + length).min(out.len());
     for (i, x) in out.iter_mut().enumerate().take(end).skip(start) {
         let at = (i - start) as f64 / length as f64;
-        // Jitter: the pitch wanders by about a hundredth.
-        drift = 0.999 * drift + 4e-4 * lcg.draw();
-        let hz = (sound.pitch)(at) * (1.0 + drift);
-        phase = (phase + hz / RATE as f64).fract();
-        let highest = (7_600.0 / hz) as usize;
+        let before = phase;
+        phase = (phase + (sound.pitch)(at) * (1.0 + drift) / RATE as f64).fract();
+        if phase < before {
+            // No two beats of the vocal folds are alike, least of all in a hoarse voice.
+            drift = 0.7 * drift + (0.003 + 0.01 * sound.rough) * lcg.draw();
+            beat = 1.0 - sound.rough * (0.5 + 0.5 * lcg.draw());
+        }
+        let hz = (sound.pitch)(at);
+        let highest = (7_200.0 / hz) as usize;
         let tone: f64 = (1..=highest)
-            .map(|k| (TAU * phase * k as f64).sin() / k as f64 * tract(sound.formants, hz * k as f64))
+            .map(|k| {
+                (TAU * phase * k as f64).sin() / (k as f64).powf(0.8) * tract(sound.formants, hz * k as f64)
+            })
             .sum();
+        let tone = tone * beat;
         let noise = lcg.draw();
         // The difference of noise is a hiss.
         *x += (sound.loudness)(at) * (tone + sound.noise * (noise - last));
@@ -124,8 +133,8 @@ fn envelope(at: f64, attack: f64, release: f64) -> f64 {
     (at / attack).min((1.0 - at) / release).clamp(0.0, 1.0)
 }
 
-/// Crying: bursts of about a second on the breath with a rising and falling pitch between 330 and 500 Hz, a vocal tract
-/// of half an adult's length, a gasp between them. Returns it at the level with the samples where each burst begins
+/// Crying: bursts of about a second on the breath with a pitch that rises to some 480 Hz and falls again, energy in the
+/// second and the third kilohertz, a gasp between them. Returns it at the level with the samples where each burst begins
 /// and ends.
 pub fn cry(seconds: usize, dbfs: f64) -> (Vec<f32>, Vec<(usize, usize)>) {
     let mut out = vec![0.0; seconds * RATE];
@@ -137,23 +146,38 @@ pub fn cry(seconds: usize, dbfs: f64) -> (Vec<f32>, Vec<(usize, usize)>) {
         if at + length > out.len() {
             break;
         }
-        let (base, rise) = (385.0 + 25.0 * lcg.draw(), 95.0 + 25.0 * lcg.draw());
-        let tremor = 6.0 + lcg.draw();
+        let peak = 485.0 + 45.0 * lcg.draw();
+        let (onset, end, top) = (0.81 * peak, 0.72 * peak, 0.32 + 0.1 * lcg.draw());
+        let tremor = 6.5 + lcg.draw();
         let seconds = length as f64 / RATE as f64;
+        let glide =
+            |from: f64, to: f64, x: f64| from + (to - from) * (1.0 - (std::f64::consts::PI * x).cos()) / 2.0;
         let pitch = move |at: f64| {
-            let arch = (std::f64::consts::PI * at.powf(0.7)).sin();
-            base - 40.0 * at + rise * arch + 6.0 * (TAU * tremor * at * seconds).sin()
+            let melody = if at < top {
+                glide(onset, peak, at / top)
+            } else {
+                glide(peak, end, (at - top) / (1.0 - top))
+            };
+            melody * (1.0 + 0.015 * (TAU * tremor * at * seconds).sin())
         };
-        let loud =
-            move |at: f64| envelope(at, 0.08, 0.2) * (1.0 + 0.15 * (TAU * tremor * at * seconds).sin());
+        let loud = move |at: f64| {
+            let effort = (std::f64::consts::PI * at).sin().max(0.0).sqrt();
+            envelope(at, 0.05, 0.18) * (0.6 + 0.4 * effort)
+        };
         let formants =
-            [(500.0, 350.0, 0.8), (1_150.0, 350.0, 1.5), (2_800.0, 600.0, 1.6), (5_200.0, 700.0, 0.6)];
-        let burst =
-            Sound { at: (at, length), pitch: &pitch, loudness: &loud, formants: &formants, noise: 0.02 };
+            [(1_150.0, 300.0, 1.0), (2_950.0, 450.0, 0.8), (3_600.0, 600.0, 0.7), (5_200.0, 900.0, 0.3)];
+        let burst = Sound {
+            at: (at, length),
+            pitch: &pitch,
+            loudness: &loud,
+            formants: &formants,
+            noise: 0.05,
+            rough: 0.5,
+        };
         voice(&mut out, &mut lcg, &burst);
         bursts.push((at, at + length));
         // The gasp: a short noise in the middle of the pause.
-        let pause = ((0.4 + 0.1 * lcg.draw()) * RATE as f64) as usize;
+        let pause = ((0.3 + 0.05 * lcg.draw()) * RATE as f64) as usize;
         let gasp = Sound {
             at: (at + length + pause / 3, pause / 2),
             pitch: &|_| 600.0,
@@ -190,6 +214,7 @@ pub fn babble(seconds: usize, dbfs: f64) -> Vec<f32> {
                     loudness: &|at| envelope(at, 0.25, 0.35),
                     formants: &formants,
                     noise: 0.01,
+                    rough: 0.05,
                 };
                 voice(&mut out, &mut lcg, &vowel);
                 if lcg.draw() > 0.0 {
@@ -198,6 +223,7 @@ pub fn babble(seconds: usize, dbfs: f64) -> Vec<f32> {
                         pitch: &|_| 7_600.0,
                         loudness: &|at| 0.15 * envelope(at, 0.3, 0.3),
                         formants: &[],
+                        rough: 0.0,
                         noise: 1.0,
                     };
                     voice(&mut out, &mut lcg, &consonant);

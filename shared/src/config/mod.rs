@@ -250,7 +250,7 @@ impl Default for DetectionConfig {
         Self {
             sensitivity: None,
             threshold: 0.5,
-            min_duration_s: 0.6,
+            min_duration_s: 0.4,
             end_after_s: 5.0,
             cooldown_s: 60.0,
             offline_after_s: 30.0,

@@ -241,7 +241,8 @@ mod tests {
 
     #[test]
     fn a_cry_has_the_same_event_id_at_its_start_and_end_and_the_published_fields() {
-        let mut camera = CameraState::new(&DetectionConfig::default());
+        let detection = DetectionConfig { min_duration_s: 0.6, ..DetectionConfig::default() };
+        let mut camera = CameraState::new(&detection);
         let mut alerts = Vec::new();
         assert!(camera.is_idle());
         camera.apply("bedroom", &scores(1_769_824_983_250_000, &[0.97; 10]), &mut alerts);

@@ -54,5 +54,5 @@ pub fn run(args: &Args) {
         "of it, last sample to scores: p50 {:.1} p99 {:.1} ms; the rest is the model's window, its lookahead and",
         latency.p50, latency.p99
     );
-    println!("detection.min_duration_s (0.6 s of crying before it is announced)");
+    println!("detection.min_duration_s (0.4 s of crying before it is announced)");
 }

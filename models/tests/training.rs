@@ -1,0 +1,141 @@
+//! A training from end to end on a small corpus made here: it learns, it can be repeated and resumed, and what it
+//! writes is a model that the detector loads.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Lcg, RATE, babble, cry};
+use nursery_models::Detector;
+use nursery_models::net::{ConvConfig, NetConfig};
+use nursery_models::train::corpus::Corpus;
+use nursery_models::train::{Plan, Trained, prepare, train};
+use std::path::{Path, PathBuf};
+
+/// A folder that is gone afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("nursery-training-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn write_wav(path: &Path, samples: &[f32]) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: RATE as u32,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut wav = hound::WavWriter::create(path, spec).unwrap();
+    samples.iter().for_each(|x| wav.write_sample((x * 32_767.0) as i16).unwrap());
+    wav.finalize().unwrap();
+}
+
+/// Two recordings of crying and two of everything else.
+fn corpus(folder: &Path) -> Corpus {
+    let mut manifest = String::from("path,class,is_cry,source,source_group,licence,attribution,split\n");
+    let noise: Vec<f32> = Lcg::noise(3, 6 * RATE).iter().map(|x| x * 0.05).collect();
+    for (name, class, samples) in [
+        ("one", "cry", cry(7, -20.0).0),
+        ("two", "cry", cry(9, -30.0).0),
+        ("talk", "speech", babble(7, -25.0)),
+        ("hiss", "roomtone", noise),
+    ] {
+        write_wav(&folder.join(format!("{name}.wav")), &samples);
+        let is_cry = u8::from(class == "cry");
+        manifest.push_str(&format!("{name}.wav,{class},{is_cry},made,{name},CC0,here,train\n"));
+    }
+    std::fs::write(folder.join("manifest.csv"), manifest).unwrap();
+    Corpus::read(folder, 1, |_| true, |_, _| ()).unwrap()
+}
+
+fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
+    let conv = |channels, kernel, stride| ConvConfig { channels, kernel, stride };
+    Plan {
+        minutes: None,
+        steps: Some(steps),
+        batch: 2,
+        seconds: 4,
+        rate: 2e-3,
+        seed,
+        checkpoint: folder.join("checkpoint"),
+        resume: false,
+        version: "0.0.1".into(),
+        network: NetConfig {
+            convs: vec![conv(4, (5, 5), (1, 4)), conv(8, (3, 3), (2, 4))],
+            width: 16,
+            taps: 3,
+            dilations: vec![1],
+            recurrent: 8,
+        },
+    }
+}
+
+fn run(corpus: &Corpus, plan: &Plan) -> (Trained, Vec<f32>) {
+    let mut losses = Vec::new();
+    let trained = train(corpus, corpus, plan, |p| losses.push(p.loss)).unwrap();
+    (trained, losses)
+}
+
+#[test]
+fn a_training_learns_can_be_repeated_and_gives_a_model() {
+    let folder = Folder::new("repeat");
+    let corpus = corpus(&folder.0);
+    let (trained, losses) = run(&corpus, &Plan { rate: 0.02, ..plan(&folder.0, 240, 1) });
+    assert_eq!((trained.steps, losses.len()), (240, 240));
+    assert!(losses.iter().all(|l| l.is_finite()));
+    assert!(losses[239] < losses[0] - 0.05, "{losses:?}");
+    let last = trained.curve.last().unwrap();
+    assert!(last.step == 240 && last.dev_loss.is_finite() && (0.0..=1.0).contains(&last.dev_ap), "{last:?}");
+    let detector = Detector::from_bytes(&trained.weights, "trained").unwrap();
+    assert_eq!(detector.info().window, 4_000);
+    let weights = |seed| run(&corpus, &plan(&folder.0, 5, seed)).0.weights;
+    let first = weights(1);
+    assert!(first == weights(1), "the same seed gives the same weights");
+    assert!(first != weights(2), "another seed gives others");
+}
+
+#[test]
+fn a_training_goes_on_from_its_checkpoint() {
+    let folder = Folder::new("resume");
+    let corpus = corpus(&folder.0);
+    run(&corpus, &plan(&folder.0, 3, 1));
+    let (trained, losses) = run(&corpus, &Plan { resume: true, ..plan(&folder.0, 8, 1) });
+    assert_eq!((trained.steps, losses.len()), (8, 5), "three of eight steps were there");
+    assert_eq!(trained.curve.iter().map(|p| p.step).collect::<Vec<_>>(), [3, 8]);
+    let wrong = train(&corpus, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 2) }, |_| ());
+    assert!(wrong.unwrap_err().contains("was made with seed 1"));
+    std::fs::write(folder.0.join("checkpoint"), "nonsense").unwrap();
+    let broken = train(&corpus, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 1) }, |_| ());
+    assert!(broken.unwrap_err().contains("is no checkpoint"));
+}
+
+#[test]
+fn preparation_finds_the_crying_and_keeps_what_was_corrected() {
+    let folder = Folder::new("prepare");
+    let corpus = corpus(&folder.0);
+    let file = folder.0.join("labels.csv");
+    let labels = prepare::write_labels(&corpus, &file, |_, _| ()).unwrap();
+    assert_eq!(labels.keys().collect::<Vec<_>>(), ["one.wav", "two.wav"]);
+    assert!(labels.values().all(|found| !found.is_empty()), "{labels:?}");
+    std::fs::write(&file, "path,start_s,end_s,kind\none.wav,1.00,2.50,cry\n").unwrap();
+    let corrected = prepare::write_labels(&corpus, &file, |_, _| ()).unwrap();
+    assert_eq!((corrected["one.wav"][0].start, corrected["one.wav"][0].end), (16_000, 40_000));
+    assert_eq!(corrected["two.wav"], labels["two.wav"]);
+    let read = prepare::read_labels(&file).unwrap();
+    assert_eq!(read, corrected);
+    let labelled = Corpus::read_labelled(&folder.0, 1, &read, |_| true, |_, _| ()).unwrap();
+    let one = labelled.clips.iter().find(|c| c.path == "one.wav").unwrap();
+    assert_eq!(one.stretches, corrected["one.wav"]);
+    assert!(prepare::codec_check(&corpus).unwrap().contains("after mixing"));
+}
