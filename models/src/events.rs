@@ -1,28 +1,32 @@
-//! From frame probabilities to events: threshold with hysteresis, accumulated crying before an event is
-//! announced, gaps on the breath bridged, an end after silence, a cooldown. Pure: no clock, no IO; the whole
-//! state can be stored and restored.
+//! From frame probabilities to events: a bar that follows the camera's usual sounds, hysteresis, accumulated crying
+//! before an event is announced, gaps on the breath bridged, an end after silence, a cooldown. Pure: no clock, no IO;
+//! all that must not be forgotten can be stored and restored.
 
+mod background;
 mod last_minute;
 
 use serde::{Deserialize, Serialize};
 
+use background::Background;
 use last_minute::LastMinute;
 
 /// Babies cry in bursts of about a second and breathe in between; gaps up to this long do not break a run of
 /// crying that is not announced yet.
-const BRIDGE_US: i64 = 700_000;
+const BRIDGE_US: i64 = 1_000_000;
 /// What has lasted this long may be a cry with a breath after it. Less is a stray frame or two, over which only
 /// [`FLICKER_US`] are bridged; otherwise a click shortly before a cry would pass for its onset.
 const BURST_US: i64 = 150_000;
 /// Pauses up to this long are the score's flicker in a cry that has just begun, or is faint.
-const FLICKER_US: i64 = 200_000;
+const FLICKER_US: i64 = 150_000;
 /// Where frames are missing for longer than this (restart, lost windows), an open event ends at its last cry
 /// when frames come again.
 const MAX_GAP_US: i64 = 30_000_000;
 /// While crying goes on, frames count from this share of the threshold's odds on (hysteresis): with a threshold
-/// of 0.5, from 0.3 on. A share of the odds and not of the probability, so that another threshold is the same as
+/// of 0.5, from 0.375 on. A share of the odds and not of the probability, so that another threshold is the same as
 /// other log-odds, whatever it is.
-const RELEASE: f32 = 3.0 / 7.0;
+const RELEASE: f32 = 0.6;
+/// Probabilities are told apart down to this far from 0 and 1.
+const CERTAIN: f32 = 1e-7;
 
 /// A network is sure of a cry only after it has heard some of it. Frames count as its beginning from this share of
 /// the threshold's odds on: with a threshold of 0.5, from about 0.05 on.
@@ -35,7 +39,9 @@ const LEAD_US: i64 = 2_000_000;
 pub struct EventParams {
     /// Probability from which a frame counts as crying.
     pub threshold: f32,
-    /// Seconds of crying frames, gaps on the breath bridged but not counted, before an event is announced.
+    /// Seconds of crying, gaps on the breath bridged but not counted, before an event is announced. Frames at the
+    /// threshold count for nothing, those at e times its odds or more (0.73 for a threshold of 0.5) for all of their
+    /// length, those between for their share: what is clear is announced soon, what is not has to last.
     pub min_duration_s: f64,
     /// Seconds without crying after which an event has ended.
     pub end_after_s: f64,
@@ -46,6 +52,21 @@ pub struct EventParams {
     /// one run; 0 asks for none.
     #[serde(default)]
     pub sustained_s: f64,
+    /// Ask more of frames where the usual sounds look a little like crying, and less where nothing does, within
+    /// narrow bounds.
+    #[serde(default = "yes")]
+    pub adaptive: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Log-odds of a probability; NaN is none.
+fn log_odds(probability: f32) -> f32 {
+    let p = if probability.is_nan() { 0.0 } else { probability.clamp(CERTAIN, 1.0 - CERTAIN) };
+    let p = p.max(CERTAIN);
+    (p / (1.0 - p)).ln()
 }
 
 impl EventParams {
@@ -80,6 +101,9 @@ struct Run {
     /// End of the last crying frame.
     last_us: i64,
     crying_us: i64,
+    /// Of it, what counts towards an announcement.
+    #[serde(default)]
+    clear_us: i64,
     peak: f32,
     announced: bool,
 }
@@ -89,7 +113,7 @@ impl Run {
     fn patience_us(&self, params: &EventParams, led: bool) -> i64 {
         // A cry during a cooldown lasts, like an announced one, over pauses; otherwise a cry that goes on and
         // on would begin anew with every breath and never be announced.
-        if self.announced || self.crying_us >= us(params.min_duration_s) {
+        if self.announced || self.clear_us >= us(params.min_duration_s) {
             us(params.end_after_s)
         } else if led || self.crying_us >= BURST_US {
             BRIDGE_US
@@ -114,6 +138,9 @@ pub struct EventLogic {
     /// Crying frames, whatever became of them.
     #[serde(default)]
     last_minute: LastMinute,
+    /// Not stored: whoever restarts knows no camera's usual sounds, and learns them again.
+    #[serde(skip)]
+    background: Background,
 }
 
 fn us(seconds: f64) -> i64 {
@@ -130,6 +157,7 @@ impl EventLogic {
             lead: None,
             quiet_until_us: None,
             last_minute: LastMinute::default(),
+            background: Background::default(),
         }
     }
 
@@ -149,9 +177,10 @@ impl EventLogic {
     }
 
     /// Both would go on in the same way, whatever frames they saw last: what `self` lost by going back to
-    /// `other` is only time, which the next frame tells again.
+    /// `other` is only time, which the next frame tells again, and what the usual sounds are.
     pub fn is_same_but_for_time(&self, other: &Self) -> bool {
-        let timeless = |logic: &Self| Self { seen_us: None, ..logic.clone() };
+        let timeless =
+            |logic: &Self| Self { seen_us: None, background: Background::default(), ..logic.clone() };
         timeless(self) == timeless(other)
     }
 
@@ -187,11 +216,20 @@ impl EventLogic {
         if gap > MAX_GAP_US {
             self.close(out);
         }
-        self.lead(start_us, end_us, probability);
+        let (heard, step) = (log_odds(probability), end_us.saturating_sub(start_us));
+        self.background.hear(heard, step, self.run.is_some());
         // What was not heard is no silence for an event; but it joins nothing to one either.
-        let (params, led) = (self.params, gap <= FLICKER_US && self.lead.is_some());
-        self.run
-            .take_if(|r| !r.announced && start_us.saturating_sub(r.last_us) > r.patience_us(&params, led));
+        let led = |lead: Option<(i64, i64)>| {
+            gap <= FLICKER_US && lead.is_some_and(|(_, end)| start_us.saturating_sub(end) <= FLICKER_US)
+        };
+        let (params, led) = (self.params, led(self.lead));
+        let over =
+            |r: &mut Run| !r.announced && start_us.saturating_sub(r.last_us) > r.patience_us(&params, led);
+        if self.run.take_if(over).is_some() {
+            self.background.release();
+        }
+        let probability = self.judged(probability, heard);
+        self.lead(start_us, end_us, probability);
         let crying_before = self.run.is_some_and(|r| start_us.saturating_sub(r.last_us) <= BRIDGE_US);
         let bar = if crying_before { self.params.release() } else { self.params.threshold };
         if probability >= bar {
@@ -199,6 +237,11 @@ impl EventLogic {
         } else {
             self.quiet(end_us, out);
         }
+    }
+
+    /// A frame's probability of crying before this camera's usual sounds.
+    fn judged(&self, probability: f32, heard: f32) -> f32 {
+        if self.params.adaptive { 1.0 / (1.0 + (-self.background.judge(heard)).exp()) } else { probability }
     }
 
     /// Keeps the stretch of signs of crying up to date.
@@ -218,14 +261,18 @@ impl EventLogic {
             onset_us: self.lead.map_or(start_us, |(from, _)| from.clamp(earliest, start_us)),
             last_us: end_us,
             crying_us: 0,
+            clear_us: 0,
             peak: 0.0,
             announced: false,
         });
         run.last_us = end_us;
-        run.crying_us = run.crying_us.saturating_add(end_us.saturating_sub(start_us));
+        let us_long = end_us.saturating_sub(start_us);
+        run.crying_us = run.crying_us.saturating_add(us_long);
+        let clear = (log_odds(probability) - log_odds(self.params.threshold)).clamp(0.0, 1.0);
+        run.clear_us = run.clear_us.saturating_add((us_long as f64 * f64::from(clear)).round() as i64);
         run.peak = run.peak.max(probability);
         let quiet = self.quiet_until_us.is_some_and(|t| end_us < t);
-        if run.announced || quiet || run.crying_us < us(self.params.min_duration_s) {
+        if run.announced || quiet || run.clear_us < us(self.params.min_duration_s) {
             return;
         }
         let sustained_us = self.last_minute.heard_us(end_us);
@@ -255,7 +302,11 @@ impl EventLogic {
     }
 
     fn close(&mut self, out: &mut Vec<Transition>) {
-        let Some(run) = self.run.take().filter(|r| r.announced) else { return };
+        let Some(run) = self.run.take().filter(|r| r.announced) else {
+            self.background.release();
+            return;
+        };
+        self.background.after_event();
         // What leads to the next event comes after this one.
         self.lead = None;
         self.quiet_until_us = Some(run.last_us.saturating_add(us(self.params.cooldown_s)));
@@ -283,6 +334,7 @@ mod tests {
             end_after_s: 5.0,
             cooldown_s: 60.0,
             sustained_s: 0.0,
+            adaptive: false,
         }
     }
 
@@ -357,7 +409,7 @@ mod tests {
         let weak = onset(&[(0.04, 0.9), (0.32, 0.01), (0.2, 0.4), (1.0, 0.9)]);
         assert_eq!(weak, (360_000, 1_160_000));
         assert_eq!(onset(&[(0.2, 0.9), (0.52, 0.01), (1.0, 0.9)]), (0, 1_120_000));
-        assert_eq!(onset(&[(0.04, 0.9), (0.16, 0.01), (1.0, 0.9)]), (0, 760_000), "flicker at the onset");
+        assert_eq!(onset(&[(0.04, 0.9), (0.12, 0.01), (1.0, 0.9)]), (0, 720_000), "flicker at the onset");
     }
 
     #[test]
@@ -397,9 +449,9 @@ mod tests {
         let log_odds = |p: f32| (p / (1.0 - p)).ln();
         for threshold in [1e-6, 0.1, 0.25, 0.5, 0.8, 0.99] {
             let release = EventParams { threshold, ..params() }.release();
-            assert!((log_odds(threshold) - log_odds(release) - (7.0f32 / 3.0).ln()).abs() < 1e-3);
+            assert!((log_odds(threshold) - log_odds(release) - (1.0f32 / 0.6).ln()).abs() < 1e-3);
         }
-        assert!((params().release() - 0.3).abs() < 1e-6);
+        assert!((params().release() - 0.375).abs() < 1e-6);
     }
 
     #[test]
@@ -468,14 +520,64 @@ mod tests {
             "{out:?}"
         );
         let (mut logic, mut t) = (EventLogic::new(wanted), 0);
-        assert_eq!(feed(&mut logic, &mut t, &[(0.4, 0.9), (0.8, 0.0)].repeat(50)), [], "clicks");
+        assert_eq!(feed(&mut logic, &mut t, &[(0.4, 0.9), (1.2, 0.0)].repeat(50)), [], "clicks");
     }
 
     #[test]
     fn while_crying_goes_on_weaker_frames_count_and_weak_ones_alone_do_not() {
         assert_eq!(run(&[(5.0, 0.4)]), []);
-        let out = run(&[(0.2, 0.6), (0.6, 0.4)]);
+        let out = run(&[(0.4, 0.9), (1.6, 0.4), (0.2, 0.9)]);
         assert!(matches!(out[..], [Transition::Started { onset_us: 0, .. }]), "{out:?}");
+        assert_eq!(run(&[(0.4, 0.9), (1.6, 0.3), (0.2, 0.9)]), [], "not of that run");
+    }
+
+    #[test]
+    fn what_is_clear_is_announced_sooner_than_what_is_not() {
+        let decided = |p: f32| match run(&[(8.0, p)])[..] {
+            [Transition::Started { onset_us: 0, decided_us, .. }] => decided_us,
+            ref other => panic!("{other:?}"),
+        };
+        assert_eq!(decided(0.99), 600_000);
+        assert_eq!(decided(0.74), 600_000);
+        // Log-odds of 0.405: a second and a half.
+        assert_eq!(decided(0.6), 1_480_000);
+        assert_eq!(run(&[(600.0, 0.5)]), []);
+    }
+
+    fn adaptive() -> EventLogic {
+        EventLogic::new(EventParams { adaptive: true, ..params() })
+    }
+
+    #[test]
+    fn after_long_quiet_a_fainter_cry_is_announced_and_among_cry_like_sounds_only_a_clear_one() {
+        let starts = |before: &[(f64, f32)], p: f32| {
+            let (mut logic, mut t) = (adaptive(), 0);
+            assert_eq!(feed(&mut logic, &mut t, before), []);
+            feed(&mut logic, &mut t, &[(3.0, p)]).len()
+        };
+        assert_eq!(starts(&[], 0.4), 0);
+        assert_eq!(starts(&[(300.0, 0.0005)], 0.4), 1, "a noise machine");
+        assert_eq!(starts(&[(300.0, 0.0005)], 0.1), 0, "there are bounds");
+        let squeaks = [(0.2, 0.6), (1.5, 0.05)].repeat(10);
+        assert_eq!(starts(&[], 0.8), 1);
+        assert_eq!(starts(&squeaks, 0.8), 0);
+        assert_eq!(starts(&squeaks, 0.97), 1, "there are bounds");
+        let fixed = &mut EventLogic::new(params());
+        feed(fixed, &mut 0, &squeaks);
+        assert_eq!(feed(fixed, &mut 60_000_000, &[(3.0, 0.8)]).len(), 1);
+    }
+
+    #[test]
+    fn crying_is_not_its_own_background() {
+        let (mut logic, mut t) = (adaptive(), 0);
+        feed(&mut logic, &mut t, &[(30.0, 0.001)]);
+        let bursts = [(1.0, 0.7), (0.8, 0.02)].repeat(300);
+        let out = feed(&mut logic, &mut t, &bursts);
+        assert!(matches!(out[..], [Transition::Started { .. }]), "{out:?}");
+        assert!(logic.is_open());
+        // After it more is asked, for a while.
+        assert!(matches!(feed(&mut logic, &mut t, &[(70.0, 0.001)])[..], [Transition::Ended { .. }]));
+        assert_eq!(feed(&mut logic, &mut t, &[(3.0, 0.7)]).len(), 1);
     }
 
     #[test]
@@ -516,7 +618,7 @@ mod tests {
         let (mut logic, mut t) = (EventLogic::new(params()), 0);
         feed(&mut logic, &mut t, &[(1.0, 0.9)]);
         let mut restored: EventLogic = serde_json::from_str(&serde_json::to_string(&logic).unwrap()).unwrap();
-        assert_eq!(restored, logic);
+        assert!(restored.is_same_but_for_time(&logic));
         assert_eq!(restored.last_minute.heard_us(t), 1_000_000);
         let out = feed(&mut restored, &mut t, &[(6.0, 0.0)]);
         assert!(matches!(out[..], [Transition::Ended { onset_us: 0, .. }]), "not announced twice: {out:?}");
@@ -528,7 +630,7 @@ mod tests {
             "seen_us": 1000000, "quiet_until_us": null, "run": {"onset_us": 0, "last_us": 1000000,
             "crying_us": 1000000, "peak": 0.9, "announced": true}}"#;
         let mut logic: EventLogic = serde_json::from_str(stored).unwrap();
-        assert_eq!(logic.params(), &params());
+        assert_eq!(logic.params(), &EventParams { adaptive: true, ..params() });
         let out = feed(&mut logic, &mut 1_000_000, &[(1.0, 0.9), (6.0, 0.0)]);
         assert!(
             matches!(out[..], [Transition::Ended { onset_us: 0, sustained_us: 1_000_000, .. }]),
@@ -546,6 +648,7 @@ mod tests {
                 end_after_s: rng.random_range(0.1..6.0),
                 cooldown_s: rng.random_range(0.0..20.0),
                 sustained_s: if rng.random_bool(0.3) { rng.random_range(0.0..30.0) } else { 0.0 },
+                adaptive: rng.random_bool(0.5),
             });
             let (mut t, mut out) = (rng.random_range(-10..10_000_000), Vec::new());
             for _ in 0..2000 {

@@ -78,6 +78,7 @@ fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
             dilations: vec![1],
             recurrent: 8,
         },
+        lookahead: 3_200,
     }
 }
 

@@ -288,6 +288,8 @@ fn other_settings_for_a_camera_hold_from_the_next_record_on() {
     let dir = TempDir::new();
     let configure = |threshold: f64, sustained_s: f64| {
         let ToWorker::ConfigureSink(mut config) = configuration(dir.path(), &[]) else { unreachable!() };
+        // One bar for all that follows: what was heard before would move it.
+        config.detection.adaptive = false;
         let own = DetectionConfig { threshold, sustained_s, ..config.detection };
         config.cameras = vec![CameraDetection { camera: "a".into(), detection: own }];
         ToWorker::ConfigureSink(config)

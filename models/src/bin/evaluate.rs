@@ -88,7 +88,7 @@ struct EventOptions {
     #[arg(long, default_value_t = 0.5, value_parser = probability)]
     threshold: f64,
     /// Seconds of crying before an event is announced
-    #[arg(long, default_value_t = 0.4, value_parser = seconds)]
+    #[arg(long, default_value_t = 0.3, value_parser = seconds)]
     min_duration: f64,
     /// Seconds without crying after which an event has ended
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
@@ -99,6 +99,9 @@ struct EventOptions {
     /// Seconds of crying within the last minute before an event is announced; nursery detect asks for none
     #[arg(long, default_value_t = 0.0, value_parser = seconds)]
     sustained: f64,
+    /// A bar that does not follow the usual sounds of a recording
+    #[arg(long)]
+    fixed: bool,
 }
 
 impl EventOptions {
@@ -109,6 +112,7 @@ impl EventOptions {
             end_after_s: self.end_after,
             cooldown_s: self.cooldown,
             sustained_s: self.sustained,
+            adaptive: !self.fixed,
         }
     }
 }

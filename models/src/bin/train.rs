@@ -35,6 +35,9 @@ struct Options {
     /// Shape of the network: a name (crnn, tcn, gru, wide) or a JSON file
     #[arg(long, value_name = "NAME|FILE", default_value = "crnn")]
     network: String,
+    /// Milliseconds of audio that the network hears before it says how likely crying was; a multiple of 50
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(..=5_000))]
+    lookahead: u16,
     /// Highest learning rate
     #[arg(long, default_value_t = 2e-3)]
     rate: f32,
@@ -133,6 +136,7 @@ fn run(options: &Options) -> Result<(), String> {
         version: options.model_version.clone(),
         seconds: usize::from(options.seconds),
         network: network(&options.network)?,
+        lookahead: usize::from(options.lookahead) * 16,
     };
     keep_memory();
     let labels = options.labels.as_deref().map_or(Ok(Labels::new()), read_labels)?;

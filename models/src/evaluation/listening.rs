@@ -170,6 +170,7 @@ mod tests {
         end_after_s: 1.0,
         cooldown_s: 0.0,
         sustained_s: 0.0,
+        adaptive: false,
     };
 
     #[test]
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn events_end_with_the_recording_and_keep_their_threshold() {
-        let params = EventParams { threshold: 0.33337, min_duration_s: 0.2, ..PARAMS };
+        let params = EventParams { threshold: 0.33337, min_duration_s: 0.0, ..PARAMS };
         let found = detections(&[0.33338; 21], 16_500, &info(), params);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].onset_s, found[0].offset_s), (0.0, 1.031));

@@ -58,6 +58,8 @@ pub struct Plan {
     pub version: String,
     /// Shape of the network.
     pub network: NetConfig,
+    /// Samples by which scores lag behind their sound: what the network hears of the future. Whole score frames.
+    pub lookahead: usize,
 }
 
 /// Steps between two looks at the development clips, after each of which the model's own false alarms are heard more
@@ -67,9 +69,6 @@ pub const ROUND: u64 = 1_500;
 const AHEAD: u64 = 8;
 /// Batches over which the statistics of averaged weights are taken.
 const SAMPLE: u64 = 12;
-/// Score frames by which a target lags behind its sound: what the network hears of the future.
-pub const DELAY: usize = 4;
-
 /// Where a training is, for progress bars and logs.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
@@ -104,7 +103,7 @@ pub fn description(version: &str) -> Description {
         front_end: FrontEndConfig::default(),
         network: NetConfig::default(),
         hop: 4_000,
-        lookahead: DELAY * 800,
+        lookahead: 6_400,
         labels: vec!["baby_cry".into()],
         threshold: 0.5,
         logit_scale: 1.0,
@@ -139,9 +138,9 @@ fn spec_augment(rng: &mut StdRng, features: &mut [f32], mels: usize) {
     }
 }
 
-/// Moves values to the frames in which the network has to say them.
-pub(crate) fn delayed(values: &[f32]) -> impl Iterator<Item = f32> + '_ {
-    let kept = values.len().saturating_sub(DELAY);
+/// Moves values to the frames in which the network has to say them: the lookahead later.
+pub(crate) fn delayed<'a>(values: &'a [f32], d: &Description) -> impl Iterator<Item = f32> + 'a {
+    let kept = values.len().saturating_sub(d.lookahead / d.frame_step());
     std::iter::repeat_n(0.0, values.len() - kept).chain(values[..kept].iter().copied())
 }
 
@@ -156,8 +155,8 @@ fn make_batch(mixer: &mut Mixer<'_>, front: &mut FrontEnd, d: &Description, plan
         front.features(&mut state, &example.samples, &mut batch.features);
         let rng = &mut StdRng::seed_from_u64(seed ^ 1);
         spec_augment(rng, &mut batch.features[start..], d.front_end.mels);
-        batch.targets.extend(delayed(&example.targets));
-        batch.weights.extend(delayed(&example.weights));
+        batch.targets.extend(delayed(&example.targets, d));
+        batch.weights.extend(delayed(&example.weights, d));
         let keep = 1.0 - DROPOUT;
         batch
             .mask
@@ -225,6 +224,7 @@ pub fn train(
     let text = |e: candle_core::Error| e.to_string();
     let mut d = description(&plan.version);
     d.network = plan.network.clone();
+    d.lookahead = plan.lookahead;
     d.check()?;
     let mels = d.front_end.mels;
     let mut rng = StdRng::seed_from_u64(plan.seed);

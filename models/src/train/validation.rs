@@ -45,8 +45,8 @@ impl Validation {
             if let Some(features) = set.features.last_mut() {
                 front.features(&mut state, &example.samples, features);
             }
-            set.targets.extend(delayed(&example.targets));
-            set.weights.extend(delayed(&example.weights));
+            set.targets.extend(delayed(&example.targets, d));
+            set.weights.extend(delayed(&example.weights, d));
         }
         Ok(set)
     }

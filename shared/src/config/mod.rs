@@ -220,7 +220,8 @@ pub struct DetectionConfig {
     pub sensitivity: Option<Sensitivity>,
     /// Instead of `sensitivity`: the probability from which a frame counts as crying, between 0 and 1.
     pub threshold: f64,
-    /// Seconds of crying (on the breath, small gaps bridged) before an event is announced.
+    /// Seconds of clear crying (on the breath, small gaps bridged) before an event is announced. What is only just
+    /// over the threshold counts in part.
     pub min_duration_s: f64,
     /// Seconds without crying after which an event has ended.
     pub end_after_s: f64,
@@ -232,6 +233,9 @@ pub struct DetectionConfig {
     /// Seconds of crying within the last minute before an event is announced, for those who want to hear of
     /// lasting crying alone; 0 asks for no more than `min_duration_s`.
     pub sustained_s: f64,
+    /// Ask more of a camera's scores where its usual sounds look a little like crying, and less where nothing does,
+    /// within narrow bounds; `false` for a bar that never moves.
+    pub adaptive: bool,
 }
 
 impl DetectionConfig {
@@ -250,11 +254,12 @@ impl Default for DetectionConfig {
         Self {
             sensitivity: None,
             threshold: 0.5,
-            min_duration_s: 0.4,
+            min_duration_s: 0.3,
             end_after_s: 5.0,
             cooldown_s: 60.0,
             offline_after_s: 30.0,
             sustained_s: 0.0,
+            adaptive: true,
         }
     }
 }

@@ -316,6 +316,7 @@ mod tests {
             end_after_s: 1.0,
             cooldown_s: 0.0,
             sustained_s: 0.0,
+            adaptive: true,
         };
         Wish { params, curve: true }
     }

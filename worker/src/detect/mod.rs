@@ -61,6 +61,9 @@ pub struct Args {
     /// Seconds without crying after which a cry has ended
     #[arg(long, value_name = "S", default_value_t = END_AFTER_S, value_parser = seconds)]
     end_after: f64,
+    /// Do not let the bar follow what is usual in a recording, see detection.adaptive
+    #[arg(long)]
+    fixed: bool,
     /// Recordings listened to at once, each on one core [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
@@ -135,6 +138,7 @@ fn prepare_and_run(args: &Args) -> Result<bool, Refusal> {
         end_after_s: args.end_after,
         cooldown_s: 0.0,
         sustained_s: 0.0,
+        adaptive: !args.fixed,
     };
     let wish = Wish { params, curve: curve.is_some() };
     let out: Box<dyn Write> =

@@ -246,6 +246,7 @@ mod tests {
             end_after_s: 0.2,
             cooldown_s: 0.0,
             sustained_s: 0.0,
+            adaptive: true,
         };
         let detectors = (0..jobs).map(|_| Detector::embedded().unwrap()).collect();
         let mut notes = Notes { enough, ..Notes::default() };

@@ -80,6 +80,7 @@ fn params(d: &DetectionConfig) -> EventParams {
         end_after_s: d.end_after_s,
         cooldown_s: d.cooldown_s,
         sustained_s: d.sustained_s,
+        adaptive: d.adaptive,
     }
 }
 

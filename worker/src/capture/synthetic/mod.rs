@@ -142,6 +142,7 @@ mod tests {
             end_after_s: detection.end_after_s,
             cooldown_s: detection.cooldown_s,
             sustained_s: detection.sustained_s,
+            adaptive: detection.adaptive,
         });
         let us = |samples: i64| samples * 1_000_000 / i64::from(SAMPLE_RATE);
         let mut transitions = Vec::new();
