@@ -199,17 +199,18 @@ impl EventLogic {
     }
 
     /// Takes one frame in: its start, its length and the probability of crying (NaN counts as 0). Frames that
-    /// begin before the end of one that was seen already are ignored.
-    pub fn push(&mut self, start_us: i64, step_us: u32, probability: f32, out: &mut Vec<Transition>) {
+    /// begin before the end of one that was seen already are ignored. Returns the probability by which it was judged,
+    /// with `adaptive` before the camera's usual sounds; an ignored one's is its own.
+    pub fn push(&mut self, start_us: i64, step_us: u32, probability: f32, out: &mut Vec<Transition>) -> f32 {
         let end_us = start_us.saturating_add(i64::from(step_us));
         // Rounding of window times may make neighbours overlap by a little.
         let slack = i64::from(step_us) / 2;
         if self.seen_us.is_some_and(|seen| start_us.saturating_add(slack) < seen) {
-            return;
+            return probability;
         }
         let start_us = self.seen_us.map_or(start_us, |seen| start_us.max(seen));
         if start_us >= end_us {
-            return;
+            return probability;
         }
         let gap = self.seen_us.map_or(0, |seen| start_us.saturating_sub(seen));
         self.seen_us = Some(end_us);
@@ -237,6 +238,7 @@ impl EventLogic {
         } else {
             self.quiet(end_us, out);
         }
+        probability
     }
 
     /// A frame's probability of crying before this camera's usual sounds.

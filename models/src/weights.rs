@@ -47,6 +47,9 @@ pub struct Description {
     pub logit_bias: f32,
     /// How it was trained, for people.
     pub recipe: String,
+    /// Commit of the code that trained it, with `+` where the working tree had changes; empty where unknown.
+    #[serde(default)]
+    pub commit: String,
 }
 
 impl Description {

@@ -71,6 +71,7 @@ fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
         checkpoint: folder.join("checkpoint"),
         resume: false,
         version: "0.0.1".into(),
+        commit: "abc".into(),
         network: NetConfig {
             convs: vec![conv(4, (5, 5), (1, 4)), conv(8, (3, 3), (2, 4))],
             width: 16,
@@ -116,6 +117,9 @@ fn a_training_goes_on_from_its_checkpoint() {
     assert_eq!(trained.curve.iter().map(|p| p.step).collect::<Vec<_>>(), [3, 8]);
     let wrong = train(&corpus, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 2) }, |_| ());
     assert!(wrong.unwrap_err().contains("was made with seed 1"));
+    let other = Plan { lookahead: 1_600, resume: true, ..plan(&folder.0, 8, 1) };
+    let wrong = train(&corpus, &corpus, &other, |_| ()).unwrap_err();
+    assert!(wrong.contains("lookahead 3200 samples") && wrong.contains("lookahead 1600"), "{wrong}");
     std::fs::write(folder.0.join("checkpoint"), "nonsense").unwrap();
     let broken = train(&corpus, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 1) }, |_| ());
     assert!(broken.unwrap_err().contains("is no checkpoint"));

@@ -202,13 +202,13 @@ fn the_curve_is_what_the_detector_says_frame_by_frame_in_both_formats() {
 
     let csv = std::fs::read_to_string(&csv).unwrap();
     let mut rows = csv.lines();
-    assert_eq!(rows.next(), Some("file,time,score,level_dbfs"));
+    assert_eq!(rows.next(), Some("file,time,score,judged,level_dbfs"));
     let name = format!("\"{file}\"");
     let rows: Vec<&str> = rows.map(|row| row.strip_prefix(&name).unwrap()).collect();
     assert_eq!(rows.len(), frames.len());
     for (row, frame) in rows.iter().zip(&frames) {
         let numbers: Vec<f64> = row[1..].split(',').map(|n| n.parse().unwrap()).collect();
-        let same = ["time", "score", "level_dbfs"].map(|key| frame[key].as_f64().unwrap());
+        let same = ["time", "score", "judged", "level_dbfs"].map(|key| frame[key].as_f64().unwrap());
         assert_eq!(numbers, same);
     }
 }

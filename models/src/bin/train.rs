@@ -5,6 +5,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use nursery_models::Detector;
 use nursery_models::net::NetConfig;
+use nursery_models::train::calibrate::Label;
 use nursery_models::train::cries::Kind;
 use nursery_models::train::prepare::{Labels, codec_check, read_labels, write_labels};
 use nursery_models::train::{self, Plan, corpus::Corpus, curves, evaluate};
@@ -56,9 +57,12 @@ struct Options {
     /// Calibrate these weights on split dev, as is done after a training, and write them to --out
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// Version written into the weights
-    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
-    model_version: String,
+    /// Version written into the weights [default: that of this program]
+    #[arg(long, value_name = "VERSION")]
+    model_version: Option<String>,
+    /// Commit of the code, written into the weights [default: that of the working directory]
+    #[arg(long, value_name = "HASH")]
+    commit: Option<String>,
     /// Evaluate these weights on split dev
     #[arg(long, value_name = "FILE")]
     evaluate: Option<PathBuf>,
@@ -120,7 +124,8 @@ fn run(options: &Options) -> Result<(), String> {
         options.out.as_deref().ok_or("nothing to do: give --out, --evaluate, --attributions or --bench")?;
     if let Some(path) = &options.calibrate {
         let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        return calibrate(&bytes, &read(data, "dev", None, &Labels::new())?, out);
+        let label = Label { version: options.model_version.clone(), commit: options.commit.clone() };
+        return calibrate(&bytes, &read(data, "dev", None, &Labels::new())?, &label, out);
     }
     if options.minutes.is_none() && options.steps.is_none() {
         return Err("--minutes or --steps must say when to stop".into());
@@ -133,7 +138,8 @@ fn run(options: &Options) -> Result<(), String> {
         seed: options.seed,
         checkpoint: options.checkpoint.clone().unwrap_or_else(|| out.with_extension("checkpoint")),
         resume: options.resume,
-        version: options.model_version.clone(),
+        version: options.model_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").into()),
+        commit: options.commit.clone().unwrap_or_else(commit),
         seconds: usize::from(options.seconds),
         network: network(&options.network)?,
         lookahead: usize::from(options.lookahead) * 16,
@@ -174,12 +180,24 @@ fn run(options: &Options) -> Result<(), String> {
         &out.with_extension("curve.svg"),
         curves::svg(&trained.curve, &title).as_bytes(),
     )?;
-    calibrate(&trained.weights, &dev, out)
+    calibrate(&trained.weights, &dev, &Label::default(), out)
+}
+
+/// Commit of the working directory, with `+` where tracked files were changed; empty where there is none.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let out =
+            std::process::Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
+        String::from_utf8(out.stdout).ok()
+    };
+    let Some(head) = git(&["rev-parse", "--short=12", "HEAD"]) else { return String::new() };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|s| !s.is_empty());
+    format!("{}{}", head.trim(), if changed { "+" } else { "" })
 }
 
 /// Calibrates weights, writes them and prints how they do on the development clips.
-fn calibrate(bytes: &[u8], dev: &Corpus, out: &Path) -> Result<(), String> {
-    let (bytes, report) = train::calibrate::calibrate(bytes, dev)?;
+fn calibrate(bytes: &[u8], dev: &Corpus, label: &Label, out: &Path) -> Result<(), String> {
+    let (bytes, report) = train::calibrate::calibrate(bytes, dev, label)?;
     train::checkpoint::replace(out, &bytes)?;
     print!("{report}");
     let mut detector = Detector::from_bytes(&bytes, "new weights").map_err(|e| e.to_string())?;

@@ -61,12 +61,23 @@ fn log_odds(p: f32) -> f32 {
     (p / (1.0 - p)).ln() as f32
 }
 
+/// What is written into a file instead of what it says.
+#[derive(Debug, Clone, Default)]
+pub struct Label {
+    /// Version of the model.
+    pub version: Option<String>,
+    /// Commit of the code that trained it.
+    pub commit: Option<String>,
+}
+
 /// Calibrates the bytes of a weights file on mixtures of `dev`. Returns the new bytes and a report.
 ///
 /// # Errors
 /// One line for people.
-pub fn calibrate(bytes: &[u8], dev: &Corpus) -> Result<(Vec<u8>, String), String> {
+pub fn calibrate(bytes: &[u8], dev: &Corpus, label: &Label) -> Result<(Vec<u8>, String), String> {
     let (mut description, tensors) = weights::parse(bytes)?;
+    description.version = label.version.clone().unwrap_or(description.version);
+    description.commit = label.commit.clone().unwrap_or(description.commit);
     // Two threads: what there is everywhere; the result is the same with any number.
     let mut detectors = Vec::new();
     for _ in 0..2 {

@@ -18,6 +18,8 @@ pub struct Checkpoint {
     pub minutes: f64,
     /// Seed of the examples.
     pub seed: u64,
+    /// What else must be the same to go on: the shape of network, examples and targets, as one line.
+    pub plan: String,
     /// Variables and their optimiser state.
     pub slots: BTreeMap<String, Slot>,
     /// Statistics of the normalisations.
@@ -63,6 +65,7 @@ impl Checkpoint {
             ("step".to_owned(), self.step.to_string()),
             ("minutes".to_owned(), self.minutes.to_string()),
             ("seed".to_owned(), self.seed.to_string()),
+            ("plan".to_owned(), self.plan.clone()),
             ("curve".to_owned(), serde_json::to_string(&self.curve).map_err(|e| e.to_string())?),
             ("mined".to_owned(), serde_json::to_string(&self.mined).map_err(|e| e.to_string())?),
         ]);
@@ -105,7 +108,8 @@ impl Checkpoint {
         let minutes = field("minutes")?.parse().map_err(|_| at("minutes is no number".into()))?;
         let curve = serde_json::from_str(field("curve")?).map_err(|e| at(format!("curve: {e}")))?;
         let mined = serde_json::from_str(field("mined")?).map_err(|e| at(format!("mined: {e}")))?;
-        Ok(Self { step: number("step")?, minutes, seed: number("seed")?, slots, stats, curve, mined })
+        let plan = field("plan")?.clone();
+        Ok(Self { step: number("step")?, minutes, seed: number("seed")?, plan, slots, stats, curve, mined })
     }
 }
 
@@ -122,6 +126,7 @@ mod tests {
             step: 7,
             minutes: 1.5,
             seed: 9,
+            plan: "16 x 10 s".into(),
             slots: BTreeMap::from([("conv0.weight".into(), slot)]),
             stats: BTreeMap::from([("conv0".into(), RunningStats::new(2))]),
             curve: vec![Point { step: 7, minutes: 1.5, loss: 0.5, dev_loss: 0.25, dev_ap: 0.75 }],
@@ -131,6 +136,7 @@ mod tests {
         let loaded = Checkpoint::load(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!((loaded.step, loaded.minutes, loaded.seed), (7, 1.5, 9));
+        assert_eq!(loaded.plan, saved.plan);
         assert_eq!(loaded.slots["conv0.weight"].average, [4.0]);
         assert_eq!((loaded.curve, loaded.mined), (saved.curve, saved.mined));
         assert_eq!(loaded.stats["conv0"], RunningStats::new(2));

@@ -56,10 +56,23 @@ pub struct Plan {
     pub resume: bool,
     /// Version written into the file.
     pub version: String,
+    /// Commit written into the file.
+    pub commit: String,
     /// Shape of the network.
     pub network: NetConfig,
     /// Samples by which scores lag behind their sound: what the network hears of the future. Whole score frames.
     pub lookahead: usize,
+}
+
+impl Plan {
+    /// What a checkpoint must have in common with it, besides the seed.
+    fn line(&self) -> String {
+        let network = serde_json::to_string(&self.network).unwrap_or_default();
+        let Self { batch, seconds, rate, lookahead, .. } = self;
+        format!(
+            "{batch} examples of {seconds} s, rate {rate}, lookahead {lookahead} samples, network {network}"
+        )
+    }
 }
 
 /// Steps between two looks at the development clips, after each of which the model's own false alarms are heard more
@@ -109,6 +122,7 @@ pub fn description(version: &str) -> Description {
         logit_scale: 1.0,
         logit_bias: 0.0,
         recipe: String::new(),
+        commit: String::new(),
     }
 }
 
@@ -225,6 +239,7 @@ pub fn train(
     let mut d = description(&plan.version);
     d.network = plan.network.clone();
     d.lookahead = plan.lookahead;
+    d.commit.clone_from(&plan.commit);
     d.check()?;
     let mels = d.front_end.mels;
     let mut rng = StdRng::seed_from_u64(plan.seed);
@@ -235,6 +250,10 @@ pub fn train(
         let saved = Checkpoint::load(&plan.checkpoint)?;
         if saved.seed != plan.seed {
             return Err(format!("{}: was made with seed {}", plan.checkpoint.display(), saved.seed));
+        }
+        if saved.plan != plan.line() {
+            let (path, was, is) = (plan.checkpoint.display(), saved.plan, plan.line());
+            return Err(format!("{path}: was made with {was}; this is {is}"));
         }
         network.set_stats(&saved.stats);
         adam.restore(saved.step, saved.slots).map_err(text)?;
@@ -265,6 +284,7 @@ pub fn train(
             step: adam.step,
             minutes: minutes_now(),
             seed: plan.seed,
+            plan: plan.line(),
             slots: adam.slots.clone(),
             stats: network.stats(),
             curve: curve.to_vec(),

@@ -10,6 +10,8 @@ use std::{
 pub struct Frame {
     /// Probability of crying.
     pub score: f32,
+    /// The probability by which it was judged, before the recording's usual sounds.
+    pub judged: f32,
     /// RMS level of the frame's samples.
     pub level_dbfs: f32,
 }
@@ -62,14 +64,14 @@ impl<W: Write> CurveWriter<W> {
     pub fn write(&mut self, first_us: i64, step_us: i64, frames: &[Frame]) -> io::Result<()> {
         self.begin()?;
         let mut time_us = first_us;
-        for Frame { score, level_dbfs } in frames {
+        for Frame { score, judged, level_dbfs } in frames {
             let (file, time) = (&self.file, time_us as f64 / 1e6);
             match self.format {
                 Format::JsonLines => writeln!(
                     self.out,
-                    "{{\"file\":{file},\"time\":{time:.3},\"score\":{score:.6},\"level_dbfs\":{level_dbfs:.2}}}"
+                    "{{\"file\":{file},\"time\":{time:.3},\"score\":{score:.6},\"judged\":{judged:.6},\"level_dbfs\":{level_dbfs:.2}}}"
                 )?,
-                Format::Csv => writeln!(self.out, "{file},{time:.3},{score:.6},{level_dbfs:.2}")?,
+                Format::Csv => writeln!(self.out, "{file},{time:.3},{score:.6},{judged:.6},{level_dbfs:.2}")?,
             }
             time_us += step_us;
         }
@@ -84,7 +86,7 @@ impl<W: Write> CurveWriter<W> {
 
     fn begin(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.begun, true) && self.format == Format::Csv {
-            writeln!(self.out, "file,time,score,level_dbfs")?;
+            writeln!(self.out, "file,time,score,judged,level_dbfs")?;
         }
         Ok(())
     }
@@ -99,7 +101,10 @@ mod tests {
         let mut bytes = Vec::new();
         let mut writer = CurveWriter::new(&mut bytes, format);
         writer.file(Path::new(name));
-        let frames = [Frame { score: 0.25, level_dbfs: -31.456 }, Frame { score: 1e-9, level_dbfs: -120.0 }];
+        let frames = [
+            Frame { score: 0.25, judged: 0.5, level_dbfs: -31.456 },
+            Frame { score: 1e-9, judged: 1e-9, level_dbfs: -120.0 },
+        ];
         writer.write(1_950_000, 50_000, &frames).unwrap();
         writer.finish().unwrap();
         String::from_utf8(bytes).unwrap()
@@ -109,8 +114,8 @@ mod tests {
     fn json_lines_have_file_time_score_and_level() {
         assert_eq!(
             written(Format::JsonLines, "a \"b\".wav"),
-            "{\"file\":\"a \\\"b\\\".wav\",\"time\":1.950,\"score\":0.250000,\"level_dbfs\":-31.46}\n\
-             {\"file\":\"a \\\"b\\\".wav\",\"time\":2.000,\"score\":0.000000,\"level_dbfs\":-120.00}\n"
+            "{\"file\":\"a \\\"b\\\".wav\",\"time\":1.950,\"score\":0.250000,\"judged\":0.500000,\"level_dbfs\":-31.46}\n\
+             {\"file\":\"a \\\"b\\\".wav\",\"time\":2.000,\"score\":0.000000,\"judged\":0.000000,\"level_dbfs\":-120.00}\n"
         );
     }
 
@@ -118,12 +123,12 @@ mod tests {
     fn csv_has_a_header_and_quotes_names_that_need_it() {
         assert_eq!(
             written(Format::Csv, "a,\"b\".wav"),
-            "file,time,score,level_dbfs\n\"a,\"\"b\"\".wav\",1.950,0.250000,-31.46\n\
-             \"a,\"\"b\"\".wav\",2.000,0.000000,-120.00\n"
+            "file,time,score,judged,level_dbfs\n\"a,\"\"b\"\".wav\",1.950,0.250000,0.500000,-31.46\n\
+             \"a,\"\"b\"\".wav\",2.000,0.000000,0.000000,-120.00\n"
         );
         let mut bytes = Vec::new();
         CurveWriter::new(&mut bytes, Format::Csv).finish().unwrap();
-        assert_eq!(bytes, b"file,time,score,level_dbfs\n");
+        assert_eq!(bytes, b"file,time,score,judged,level_dbfs\n");
     }
 
     #[test]

@@ -237,14 +237,14 @@ impl<'a> Listener<'a> {
             if start < 0 || start as u64 >= self.samples {
                 continue;
             }
-            self.logic.push(us(start), us(step as i64) as u32, score, &mut self.transitions);
+            let judged = self.logic.push(us(start), us(step as i64) as u32, score, &mut self.transitions);
             if let Some(sketch) = &mut self.sketch {
-                sketch.score(score);
+                sketch.score(score, judged);
             }
             if self.curve {
                 let length = step.min((self.samples - start as u64) as usize);
                 let heard = &self.waiting[k * step..k * step + length];
-                stretch.frames.push(Frame { score, level_dbfs: level::dbfs(heard) });
+                stretch.frames.push(Frame { score, judged, level_dbfs: level::dbfs(heard) });
             }
         }
         self.note_cries();

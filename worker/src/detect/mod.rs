@@ -38,7 +38,7 @@ pub struct Args {
     /// Print JSON lines {"file","onset","offset","label","score","sustained_s"}, times in seconds, and nothing else
     #[arg(long)]
     json: bool,
-    /// Write the score of every frame: JSON lines {"file","time","score","level_dbfs"}, or CSV where the name ends in
+    /// Write the score of every frame: JSON lines {"file","time","score","judged","level_dbfs"}, or CSV where the name ends in
     /// .csv. `-` is standard output; the cries then go to standard error
     #[arg(long, value_name = "FILE|-")]
     curve: Option<PathBuf>,

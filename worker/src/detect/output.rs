@@ -280,7 +280,7 @@ mod tests {
         let mut printer = Printer::new(Vec::new(), true, Some(("curve.jsonl".to_owned(), curve)), false, 1);
         printer.opened(Path::new("a.wav"), None);
         assert!(printer.goes_on());
-        let frames = vec![Frame { score: 0.5, level_dbfs: -20.0 }];
+        let frames = vec![Frame { score: 0.5, judged: 0.4, level_dbfs: -20.0 }];
         printer.scored(&Stretch { heard_us: 50_000, first_us: 0, step_us: 50_000, frames });
         assert!(!printer.goes_on());
         assert_eq!(printer.finish().unwrap_err().place, "curve.jsonl");

@@ -48,6 +48,8 @@ pub struct Sketch {
     wave: Series<Extremes>,
     spectrogram: Spectrogram,
     scores: Series<Extremes>,
+    /// The scores as they were judged.
+    judged: Series<Extremes>,
     /// Samples per score.
     frame_step: u32,
 }
@@ -60,6 +62,7 @@ impl Sketch {
             wave: Series::new(BINS),
             spectrogram: Spectrogram::new(),
             scores: Series::new(BINS),
+            judged: Series::new(BINS),
             frame_step,
         }
     }
@@ -73,9 +76,10 @@ impl Sketch {
         self.spectrogram.push(samples);
     }
 
-    /// The next score.
-    pub fn score(&mut self, probability: f32) {
+    /// The next score, and the probability by which it was judged.
+    pub fn score(&mut self, probability: f32, judged: f32) {
         self.scores.push(probability.into());
+        self.judged.push(judged.into());
     }
 
     /// The finished picture as a file; `name` and `threshold` are written on it.

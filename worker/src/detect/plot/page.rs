@@ -1,6 +1,7 @@
 //! The layout of a picture, the same for PNG and SVG: title, waveform, spectrogram, score, cries, time axis.
 //! Colours are told apart without seeing colour: ink, blue from light to dark, and one orange for cries.
 
+use super::series::Series;
 use super::{
     Sketch, axis,
     series::Extremes,
@@ -233,16 +234,21 @@ impl Page<'_> {
     fn score(&self, on: &mut dyn Surface) {
         let y = |value: f32| SCORE.bottom() - value.clamp(0.0, 1.0) * SCORE.height;
         let frames = self.sketch.samples as f64 / f64::from(self.sketch.frame_step.max(1));
-        let columns = self.sketch.scores.columns(COLUMNS, frames);
-        let highest: Vec<f32> = columns.iter().map_while(|c| c.map(|c| y(c.high))).collect();
+        let steps = |series: &Series<Extremes>| -> Vec<(f32, f32)> {
+            let columns = series.columns(COLUMNS, frames);
+            let highest = columns.iter().map_while(|c| c.map(|c| y(c.high))).enumerate();
+            highest.flat_map(|(i, y)| [(LEFT + i as f32, y), (LEFT + i as f32 + 1.0, y)]).collect()
+        };
         on.dashes((LEFT, y(self.threshold).round()), (RIGHT, y(self.threshold).round()), INK);
-        let steps = highest.iter().enumerate();
-        let steps: Vec<(f32, f32)> =
-            steps.flat_map(|(i, &y)| [(LEFT + i as f32, y), (LEFT + i as f32 + 1.0, y)]).collect();
-        on.line(&steps, 2.0, INK);
+        on.line(&steps(&self.sketch.scores), 1.0, GREY);
+        on.line(&steps(&self.sketch.judged), 2.0, INK);
         Self::frame(on, SCORE);
         let dense = if frames > COLUMNS as f64 { ", the highest of each pixel column" } else { "" };
-        Self::caption(on, SCORE, &format!("probability of crying{dense}"));
+        Self::caption(
+            on,
+            SCORE,
+            &format!("probability of crying, grey: before the usual sounds are taken off{dense}"),
+        );
         for value in [0.0, 0.5, 1.0] {
             Self::mark(on, y(value), &format!("{value}"));
         }
