@@ -259,6 +259,13 @@ pub fn train(
         adam.restore(saved.step, saved.slots).map_err(text)?;
         (spent, curve, mined) = (saved.minutes, saved.curve, saved.mined);
     }
+    let best_path = plan.checkpoint.with_extension("best");
+    let mut best: Option<(f32, Vec<u8>)> = None;
+    if plan.resume && !curve.is_empty() {
+        let bytes = std::fs::read(&best_path).map_err(|e| format!("{}: {e}", best_path.display()))?;
+        weights::parse(&bytes).map_err(|e| format!("{}: {e}", best_path.display()))?;
+        best = curve.iter().map(|p: &Point| p.dev_ap).max_by(f32::total_cmp).map(|ap| (ap, bytes));
+    }
     let length = plan.seconds * d.front_end.sample_rate as usize;
     let mut mixer = Mixer::new(corpus, length, d.frame_step())?;
     mixer.set_mined(&mined);
@@ -329,6 +336,12 @@ pub fn train(
                 if curve.last().is_none_or(|p| p.step < point.step) {
                     curve.push(point);
                 }
+                // What has learned the training clips by heart does worse on others: the best look is kept.
+                if best.as_ref().is_none_or(|(ap, _)| dev_ap > *ap) {
+                    let bytes = weights::serialize(&d, &folded(&adam)?)?;
+                    checkpoint::replace(&best_path, &bytes)?;
+                    best = Some((dev_ap, bytes));
+                }
                 if done >= 1.0 {
                     break;
                 }
@@ -384,7 +397,10 @@ pub fn train(
         plan.seed,
         corpus.clips.len()
     );
-    let tensors = folded(&adam)?;
+    let chosen = curve.iter().max_by(|a, b| a.dev_ap.total_cmp(&b.dev_ap)).map_or(adam.step, |p| p.step);
+    d.recipe += &format!(", weights of step {chosen}");
+    let (_, bytes) = best.ok_or("nothing was trained")?;
+    let (_, tensors) = weights::parse(&bytes)?;
     Ok(Trained { weights: weights::serialize(&d, &tensors)?, curve, steps: adam.step })
 }
 
