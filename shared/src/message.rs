@@ -10,10 +10,11 @@ use crate::{
     config::{AlertConfig, CameraConfig, DetectionConfig},
     model_state::ModelState,
     pcm::{Pcm, SAMPLE_RATE},
+    secret::Secret,
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -115,6 +116,9 @@ pub enum ToWorker {
     /// sink: something to handle; sequence numbers rise by one and start anew with each supervisor.
     /// After a sink was replaced, everything that was not acknowledged is sent again.
     Record { seq: u64, record: Record },
+    /// sink: all cameras are heard and scored: say so to whoever waits for it. Sent every minute while it is true and
+    /// [`SinkConfig::heartbeat`] is there.
+    Heartbeat,
     /// Finish what is in hand, then exit with status 0. The socket stays open until then.
     Drain,
 }
@@ -141,7 +145,8 @@ pub struct CameraReport {
     pub error: Option<String>,
     /// Level of the last second or so; `None` before the first sample. Never NaN; digital silence is -120.
     pub level_dbfs: Option<f32>,
-    /// Monotonic time ([`crate::timestamp::monotonic_us`]) at which the last audio arrived.
+    /// Monotonic time ([`crate::timestamp::monotonic_us`]) at which the last audio arrived that was more than digital
+    /// silence.
     pub last_audio_us: Option<u64>,
     /// Windows that were dropped inside the capture process because the supervisor did not take them.
     pub dropped: u64,
@@ -160,6 +165,8 @@ pub struct CapturedWindow {
     pub arrived_us: u64,
     /// Level of the newest hop.
     pub level_dbfs: f32,
+    /// Digital silence from beginning to end, as no microphone that is switched on sends it.
+    pub mute: bool,
     /// Exactly the model's window.
     pub pcm: Pcm,
 }
@@ -208,6 +215,22 @@ pub enum RecordKind {
     Online { at_us: i64 },
     /// A recording came to its end, or the camera was taken out of the configuration: an open event ends.
     Ended { at_us: i64 },
+    /// A window cost so many inference processes that it is not sent to another: kept for study.
+    SetAside(SetAside),
+}
+
+/// A window that was set aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Number of the window.
+    pub window: u64,
+    /// Wall-clock time of the end of its last sample, microseconds since 1970.
+    pub end_us: i64,
+    pub pcm: Pcm,
+    /// What the model remembered of the stream before it.
+    pub state: ModelState,
+    /// The processes that died with it in hand, and how, first to last.
+    pub deaths: Vec<String>,
 }
 
 /// What the sink needs to know.
@@ -219,6 +242,8 @@ pub struct SinkConfig {
     /// For every camera; per-camera differences are merged in by the supervisor.
     pub detection: DetectionConfig,
     pub cameras: Vec<CameraDetection>,
+    /// The URL that is called at each [`ToWorker::Heartbeat`].
+    pub heartbeat: Option<Secret>,
 }
 
 /// Detection settings of one camera.

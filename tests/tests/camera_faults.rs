@@ -217,3 +217,26 @@ fn a_camera_that_is_not_heard_is_announced_offline_and_online_again() {
     let kinds: Vec<_> = receiver.accepted().iter().map(|r| format!("{} {}", r.kind(), r.camera())).collect();
     assert_eq!(kinds, ["camera.offline crib", "camera.online crib"]);
 }
+
+#[test]
+fn a_muted_microphone_is_announced_and_a_noise_gate_is_not() {
+    let (muted, gated) = (RtspCamera::start(Codec::L16), RtspCamera::start(Codec::L16));
+    let receiver = Receiver::start();
+    let mut cameras = [camera("crib", muted.url()), camera("gated", gated.url())];
+    cameras[1]["noise_gate"] = json!(true);
+    let mut config = config(cameras, [receiver.alert()]);
+    config["detection"]["offline_after_s"] = json!(2);
+    let service = Service::start(&config);
+    service.wait_live(&["crib", "gated"]);
+    for camera in [&muted, &gated] {
+        camera.microphone().play(&vec![0; 16_000 * 8]);
+    }
+    let offline = receiver.wait_for("camera.offline", "crib", PATIENCE);
+    let reason = offline.body["data"]["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("digital silence"), "{reason}");
+    // Its zeros end, and what comes then is a room.
+    receiver.wait_for("camera.online", "crib", PATIENCE);
+    assert!(gated.microphone().is_done(), "it was silent for as long");
+    assert_eq!(receiver.accepted_of("camera.offline", "gated").len(), 0);
+    assert_eq!(service.worker("capture:crib").restarts, 0);
+}

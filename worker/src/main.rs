@@ -32,6 +32,8 @@ enum RoleCommand {
     Detect(detect::Args),
     /// Prints stored events
     Events(sink::query::Args),
+    /// Prints the windows that were set aside because inference processes died of them
+    Quarantine(sink::quarantine::Args),
     /// Prints version and model as JSON
     Info(info::Args),
 }
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         RoleCommand::Sink => logging::run_role(sink::run),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
+        RoleCommand::Quarantine(args) => sink::quarantine::run(args),
         RoleCommand::Info(args) => info::run(args),
     }
 }

@@ -19,7 +19,9 @@ use std::{
 use common::{TempDir, WORKER, Worker};
 use nursery_shared::{
     config::DetectionConfig,
-    message::{CameraDetection, FromWorker, Record, RecordKind, SinkConfig, ToWorker},
+    message::{CameraDetection, FromWorker, Record, RecordKind, SetAside, SinkConfig, ToWorker},
+    pcm::Pcm,
+    secret::Secret,
 };
 use serde_json::Value;
 
@@ -106,6 +108,7 @@ fn configuration(dir: &Path, receivers: &[&Receiver]) -> ToWorker {
         alerts,
         detection: DetectionConfig { min_duration_s: 0.6, cooldown_s: 2.0, ..DetectionConfig::default() },
         cameras: Vec::new(),
+        heartbeat: None,
     })
 }
 
@@ -364,5 +367,70 @@ fn stored_events_are_printed_as_json_lines_and_as_a_table() {
     let table = events(&[]).1;
     assert_eq!(table.lines().count(), 9);
     assert!(table.lines().all(|l| l.chars().count() <= 100), "{table}");
+    drain(sink);
+}
+
+#[test]
+fn a_window_that_was_set_aside_is_kept_and_listed_and_can_be_listened_to() {
+    let dir = TempDir::new();
+    let mut sink = Worker::start("sink", &configuration(dir.path(), &[]));
+    let window = |n: u64| Record {
+        camera: "hall".into(),
+        what: RecordKind::SetAside(SetAside {
+            window: n,
+            end_us: 1_800_000_000_000_000 + n as i64,
+            pcm: Pcm::from_f32(&[0.25; 4_000]),
+            state: vec![7; 100].into(),
+            deaths: vec!["infer:0: signal 11".into(), "infer:1: signal 6".into()],
+        }),
+    };
+    send_all(&mut sink, &[scores("hall", 0, 0.1), window(1), window(2)]);
+    drain(sink);
+    let list = |more: &[&str]| {
+        let out = Command::new(WORKER)
+            .args(["quarantine", "--state-dir", dir.path().to_str().unwrap()])
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let lines: Vec<Value> = list(&["--json"]).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[1]["camera"], &lines[1]["window"]), (&"hall".into(), &2.into()));
+    assert_eq!(lines[0]["deaths"], serde_json::json!(["infer:0: signal 11", "infer:1: signal 6"]));
+    assert_eq!(std::fs::read(lines[0]["state"].as_str().unwrap()).unwrap(), [7; 100]);
+    let audio = lines[0]["audio"].as_str().unwrap();
+    let table = list(&[]);
+    assert!(table.contains("signal 6") && table.contains(&format!("nursery detect {audio}")), "{table}");
+    let heard = Command::new(WORKER).args(["detect", "--curve", "-", audio]).output().unwrap();
+    assert!(heard.status.success(), "{}", String::from_utf8_lossy(&heard.stderr));
+    assert_eq!(String::from_utf8_lossy(&heard.stdout).lines().count(), 5, "a quarter of a second");
+}
+
+#[test]
+fn the_heartbeat_is_called_and_called_again_after_a_failure() {
+    let dir = TempDir::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/ping/token", listener.local_addr().unwrap());
+    let ToWorker::ConfigureSink(mut config) = configuration(dir.path(), &[]) else { unreachable!() };
+    config.heartbeat = Some(Secret::new(url));
+    let mut sink = Worker::start("sink", &ToWorker::ConfigureSink(config));
+    for status in ["204 Thanks", "500 No", "200 OK"] {
+        // One that comes while another is still on its way is passed over.
+        let stream = loop {
+            sink.send(&ToWorker::Heartbeat);
+            sink.wait_for(|m| matches!(m, FromWorker::Deliveries(_)).then_some(()));
+            if let Ok((stream, _)) = listener.accept() {
+                break stream;
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        let mut lines = BufReader::new(&stream).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "GET /ping/token HTTP/1.1");
+        assert!(lines.map_while(Result::ok).any(|line| line.is_empty()), "the end of the header");
+        write!(&stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    }
     drain(sink);
 }

@@ -413,9 +413,6 @@ impl<'a> Mixer<'a> {
             sound = Sound { samples, marks };
         }
         if rng.random_bool(0.5) {
-            signal::formants(&mut self.planner, &mut sound.samples, rng.random_range(0.82..1.22));
-        }
-        if rng.random_bool(0.5) {
             let padded = sound.samples.len().div_ceil(1_600) * 1_600;
             sound.samples.resize(padded, 0.0);
             sound.marks.resize(padded, Mark::Other);
@@ -453,9 +450,6 @@ impl<'a> Mixer<'a> {
         // A little: what is moved far into the range of crying is hard to tell from it for anybody.
         if rng.random_bool(0.45) {
             Self::shift(&mut sound, rng.random_range(0.75..1.35));
-        }
-        if rng.random_bool(0.2) {
-            signal::formants(&mut self.planner, &mut sound.samples, rng.random_range(0.82..1.22));
         }
         self.treat(rng, &mut sound);
         sound

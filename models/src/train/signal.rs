@@ -249,55 +249,6 @@ pub fn telephone(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f
     filter(planner, x, low_pass);
 }
 
-/// Moves the resonances of a voice by `factor` without its pitch, as if its throat were that much shorter: the
-/// short-time spectrum is divided by its envelope (the first coefficients of the cepstrum) and multiplied by the
-/// envelope stretched.
-pub fn formants(planner: &mut RealFftPlanner<f32>, x: &mut [f32], factor: f32) {
-    const N: usize = 512;
-    const HOP: usize = N / 4;
-    /// Coefficients of the envelope: periods of the highest pitch of crying, 1 kHz, and more belong to the pitch.
-    const SMOOTH: usize = 14;
-    let (forward, inverse) = (planner.plan_fft_forward(N), planner.plan_fft_inverse(N));
-    let window: [f32; N] =
-        std::array::from_fn(|i| (std::f32::consts::PI * (i as f32 + 0.5) / N as f32).sin());
-    let mut out = vec![0.0; x.len() + N];
-    let (mut frame, mut cepstrum) = (vec![0.0; N], vec![0.0; N]);
-    let (mut spectrum, mut envelope) = (forward.make_output_vec(), forward.make_output_vec());
-    for start in (0..x.len() + N).step_by(HOP) {
-        // The frame that ends with sample `start`.
-        for (i, f) in frame.iter_mut().enumerate() {
-            let sample = (start + i).checked_sub(N).and_then(|k| x.get(k));
-            *f = sample.copied().unwrap_or(0.0) * window[i];
-        }
-        // The buffers have the plans' lengths, so no transform can fail.
-        let _ = forward.process(&mut frame, &mut spectrum);
-        for (e, s) in envelope.iter_mut().zip(&spectrum) {
-            *e = ((s.norm_sqr() + 1e-9).ln() * 0.5 / N as f32).into();
-        }
-        let _ = inverse.process(&mut envelope, &mut cepstrum);
-        for (i, c) in cepstrum.iter_mut().enumerate() {
-            let lag = i.min(N - i) as f32 / SMOOTH as f32;
-            *c *= if lag < 1.0 { 0.5 + 0.5 * (std::f32::consts::PI * lag).cos() } else { 0.0 };
-        }
-        let _ = forward.process(&mut cepstrum, &mut envelope);
-        for (k, s) in spectrum.iter_mut().enumerate() {
-            let from = (k as f32 / factor).min((N / 2) as f32 - 0.01);
-            let (i, part) = (from as usize, from.fract());
-            let moved = envelope[i].re + part * (envelope[i + 1].re - envelope[i].re);
-            *s *= (moved - envelope[k].re).clamp(-2.5, 2.5).exp() / N as f32;
-        }
-        spectrum[0].im = 0.0;
-        spectrum[N / 2].im = 0.0;
-        let _ = inverse.process(&mut spectrum, &mut frame);
-        for (i, f) in frame.iter().enumerate() {
-            if let Some(to) = (start + i).checked_sub(N).and_then(|k| out.get_mut(k)) {
-                *to += 0.5 * f * window[i];
-            }
-        }
-    }
-    x.copy_from_slice(&out[..x.len()]);
-}
-
 /// Coarse quantisation of the short-time spectrum, which sounds like a speech codec at a low bit rate.
 pub fn codec(rng: &mut StdRng, planner: &mut RealFftPlanner<f32>, x: &mut [f32]) {
     let wide = rng.random_bool(0.4);
@@ -519,40 +470,6 @@ mod tests {
         assert!((36_000..44_500).contains(&samples.len()), "{}", samples.len());
         assert!(places.windows(2).all(|w| w[0] <= w[1]) && places.iter().all(|&p| p < 48_000));
         assert!(wander(&mut rng, &[], 1.0, 0.05).0.is_empty());
-    }
-
-    #[test]
-    fn resonances_move_and_the_pitch_stays() {
-        // A pulse train of 400 Hz through a resonance at 2 kHz.
-        let mut planner = RealFftPlanner::new();
-        let mut voice: Vec<f32> = (0..48_000).map(|i| if i % 40 == 0 { 1.0 } else { 0.0 }).collect();
-        filter(&mut planner, &mut voice, |hz| 1.0 / (1.0 + ((hz - 2_000.0) / 300.0).powi(2)));
-        let centre = |x: &[f32], planner: &mut RealFftPlanner<f32>| {
-            let plan = planner.plan_fft_forward(x.len());
-            let mut spectrum = plan.make_output_vec();
-            plan.process(&mut x.to_vec(), &mut spectrum).ok();
-            let power: Vec<f32> = spectrum.iter().map(|s| s.norm_sqr()).collect();
-            let hz = RATE / x.len() as f32;
-            // Lines stay at multiples of 400 Hz.
-            let lines: f32 = power.iter().enumerate().filter(|(k, _)| k % 1_200 == 0).map(|(_, p)| p).sum();
-            let total: f32 = power.iter().sum();
-            let middle: f32 = power.iter().enumerate().map(|(k, p)| k as f32 * hz * p).sum();
-            (middle / total, lines / total)
-        };
-        let (before, pure) = centre(&voice, &mut planner);
-        assert!((before - 2_000.0).abs() < 60.0 && pure > 0.99, "{before} {pure}");
-        let mut same = voice.clone();
-        formants(&mut planner, &mut same, 1.0);
-        let off = same.iter().zip(&voice).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(off < 1e-4, "{off}");
-        for factor in [0.8, 1.25] {
-            let mut moved = voice.clone();
-            formants(&mut planner, &mut moved, factor);
-            let (after, pure) = centre(&moved, &mut planner);
-            let share = (after - before) / (2_000.0 * (factor - 1.0));
-            assert!((0.5..1.3).contains(&share) && pure > 0.9, "{factor}: {before} {after} {pure}");
-        }
-        formants(&mut planner, &mut [], 1.1);
     }
 
     #[test]

@@ -163,6 +163,9 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
             "supervision.healthy_after_s: {healthy}, expected a number of seconds from 0 to 86400"
         ));
     }
+    if let Some(url) = &mut config.heartbeat {
+        validate_url(url, base).map_err(|e| format!("heartbeat: {e}"))?;
+    }
     for (i, alert) in config.alerts.iter_mut().enumerate() {
         validate_alert(alert, base).map_err(|(key, what)| format!("alerts[{i}].{key}: {what}"))?;
     }
@@ -252,12 +255,7 @@ fn validate_alert(alert: &mut AlertConfig, base: &Path) -> Result<(), KeyProblem
             let Some(url) = &mut alert.url else {
                 return Err(("url", "is missing, a webhook needs one".into()));
             };
-            resolve(url, base).map_err(|e| ("url", e))?;
-            // The URL may hold a token: it is not repeated in the message.
-            let parsed = url::Url::parse(url.expose()).map_err(|e| ("url", format!("not a URL: {e}")))?;
-            if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
-                return Err(("url", "expected http://HOST/… or https://HOST/…".into()));
-            }
+            validate_url(url, base).map_err(|e| ("url", e))?;
             if let Some(secret) = &mut alert.secret {
                 resolve(secret, base).map_err(|e| ("secret", e))?;
                 if secret.expose().is_empty() {
@@ -315,6 +313,16 @@ fn existing(path: &Path, base: &Path) -> Result<String, String> {
 }
 
 /// Replaces `env:NAME` and `file:PATH` by what they stand for.
+/// A URL that is called; it may hold a token, so it is not repeated in the message.
+fn validate_url(url: &mut Secret, base: &Path) -> Result<(), String> {
+    resolve(url, base)?;
+    let parsed = url::Url::parse(url.expose()).map_err(|e| format!("not a URL: {e}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+        return Err("expected http://HOST/… or https://HOST/…".into());
+    }
+    Ok(())
+}
+
 fn resolve(secret: &mut Secret, base: &Path) -> Result<(), String> {
     if let Some(name) = secret.expose().strip_prefix("env:") {
         let value = std::env::var(name)
@@ -416,6 +424,15 @@ mod tests {
             (
                 r#"[{"name":"a","source":"synthetic:cry"},{"name":"a","source":"synthetic:cry"}]"#.to_owned(),
                 "cameras[1].name: \"a\" is used twice",
+            ),
+            (
+                r#"{"cameras": [{"name":"a","source":"synthetic:cry"}], "heartbeat": "ping me"}"#.into(),
+                "heartbeat: not a URL",
+            ),
+            (
+                r#"{"cameras": [{"name":"a","source":"synthetic:cry"}], "heartbeat": "env:NURSERY_NO_SUCH"}"#
+                    .into(),
+                "heartbeat: environment variable NURSERY_NO_SUCH is not set",
             ),
             (alert(r#"{"type": "webhook"}"#), "alerts[0].url: is missing"),
             (alert(r#"{"type": "webhok"}"#), r#"did you mean "webhook"?"#),

@@ -32,6 +32,10 @@ pub struct Config {
     /// Whom to tell, and how.
     #[serde(default)]
     pub alerts: Vec<AlertConfig>,
+    /// A URL that is called (GET) every minute as long as every camera is heard and scored, for a service that gives
+    /// the alarm when the calls stop: whoever listens may fail as a whole, and then nobody is left here to say so.
+    #[serde(default)]
+    pub heartbeat: Option<Secret>,
     #[serde(default)]
     pub supervision: SupervisionConfig,
 }
@@ -88,6 +92,10 @@ pub struct CameraConfig {
     /// Instead of `sensitivity`: the probability itself, between 0 and 1.
     #[serde(default)]
     pub threshold: Option<f64>,
+    /// This camera's noise gate sends digital silence while it is quiet. Otherwise that is taken for a muted
+    /// microphone, and the camera for one that is not heard.
+    #[serde(default)]
+    pub noise_gate: bool,
     /// Overrides `detection.sustained_s` for this camera.
     #[serde(default)]
     pub sustained_s: Option<f64>,

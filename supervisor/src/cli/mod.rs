@@ -95,6 +95,8 @@ enum Cmd {
     },
     /// Print stored events
     Events(EventsArgs),
+    /// List the windows that were set aside because inference processes died of them
+    Quarantine(QuarantineArgs),
     /// Run the detector over recordings; needs no service (see `nursery detect --help`)
     #[command(disable_help_flag = true)]
     Detect {
@@ -166,6 +168,20 @@ struct EventsArgs {
     worker: WorkerArg,
 }
 
+#[derive(Args)]
+struct QuarantineArgs {
+    /// One window per line as JSON
+    #[arg(long)]
+    json: bool,
+    /// Look there, instead of asking the running service where it is
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    worker: WorkerArg,
+}
+
 /// A message for standard error and an exit status.
 pub struct Failure {
     message: String,
@@ -219,6 +235,7 @@ pub fn main() -> ExitCode {
         Cmd::Stop(socket) => stop(socket),
         Cmd::Logs { name, follow, socket } => logs(socket, name, follow),
         Cmd::Events(args) => events(args),
+        Cmd::Quarantine(args) => quarantine(args),
         Cmd::Detect { args } => detect(args),
     };
     match result {
@@ -343,14 +360,29 @@ fn logs(socket: SocketArg, name: Option<String>, follow: bool) -> Result<(), Fai
     Ok(())
 }
 
-fn events(args: EventsArgs) -> Result<(), Failure> {
-    let state_dir = match args.state_dir {
-        Some(dir) => dir,
-        None => match Client::connect(&args.socket.path())?.ask(&Request::Info {})? {
-            Reply::Info { state_dir, .. } => state_dir,
-            other => return Err(client::unexpected(&other)),
+/// The state directory that was given, or the running service's.
+fn state_dir(given: Option<PathBuf>, socket: SocketArg) -> Result<PathBuf, Failure> {
+    match given {
+        Some(dir) => Ok(dir),
+        None => match Client::connect(&socket.path())?.ask(&Request::Info {})? {
+            Reply::Info { state_dir, .. } => Ok(state_dir),
+            other => Err(client::unexpected(&other)),
         },
-    };
+    }
+}
+
+fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
+    let state_dir = state_dir(args.state_dir, args.socket)?;
+    let mut command = Command::new(args.worker.find()?);
+    command.arg("quarantine").arg("--state-dir").arg(state_dir);
+    if args.json {
+        command.arg("--json");
+    }
+    become_worker(command)
+}
+
+fn events(args: EventsArgs) -> Result<(), Failure> {
+    let state_dir = state_dir(args.state_dir, args.socket)?;
     let mut command = Command::new(args.worker.find()?);
     command.arg("events").arg("--state-dir").arg(state_dir);
     if args.json {

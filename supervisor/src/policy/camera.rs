@@ -42,8 +42,8 @@ pub struct PendingWindow {
     pub window: CapturedWindow,
     /// Generation of the capture process that heard it.
     pub heard_by: u32,
-    /// Inference processes that died with it in hand.
-    pub deaths: u8,
+    /// The inference processes that died with it in hand, and how.
+    pub deaths: Vec<String>,
 }
 
 /// What the model remembers of a camera's stream, and up to where.
@@ -88,6 +88,8 @@ pub struct Camera {
     pub error: Option<String>,
     pub level_dbfs: Option<f64>,
     pub score: Option<f64>,
+    /// Its newest window was digital silence.
+    pub mute: bool,
     pub windows: u64,
     /// Dropped here.
     pub dropped: u64,
@@ -122,6 +124,7 @@ impl Camera {
             error: None,
             level_dbfs: None,
             score: None,
+            mute: false,
             windows: 0,
             dropped: 0,
             dropped_upstream: 0,

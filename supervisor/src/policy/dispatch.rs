@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use nursery_shared::{
     frame::{MAX_FROM_WORKER, MAX_TO_WORKER},
     message::{
-        CapturedWindow, MAX_SCORES, ModelShape, Record, RecordKind, Role, ToWorker, WindowJob, WindowScores,
+        CapturedWindow, MAX_SCORES, ModelShape, Record, RecordKind, Role, SetAside, ToWorker, WindowJob,
+        WindowScores,
     },
     pcm::SAMPLE_RATE,
     status::Latency,
@@ -23,7 +24,7 @@ use super::{
 const FRAME_OVERHEAD: usize = 256;
 const WINDOW_OVERHEAD: usize = 64;
 /// Inference processes that a window may cost.
-const MAX_DEATHS: u8 = 2;
+const MAX_DEATHS: usize = 2;
 /// Wall-clock times beyond the year 9999 are not believed.
 const LAST_US: i64 = 253_402_300_799_000_000;
 
@@ -69,13 +70,17 @@ impl Policy {
         }
         window.arrived_us = window.arrived_us.min(self.now.0);
         window.end_us = window.end_us.clamp(0, LAST_US);
-        self.heard(slot, Time(window.arrived_us));
+        // A muted microphone hears nothing, however well its zeros arrive.
+        if !window.mute {
+            self.heard(slot, Time(window.arrived_us));
+        }
         let Some(worker) = self.workers.get(&slot) else { return Ok(()) };
         let (Some(id), heard_by) = (worker.camera, worker.generation) else { return Ok(()) };
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
+        camera.mute = window.mute;
         camera.last_end_us = window.end_us;
-        camera.queue.push_back(PendingWindow { id: self.next_window, window, heard_by, deaths: 0 });
+        camera.queue.push_back(PendingWindow { id: self.next_window, window, heard_by, deaths: Vec::new() });
         self.next_window += 1;
         if camera.lossless {
             if camera.queue.len() >= self.queue_limits.full {
@@ -162,7 +167,7 @@ impl Policy {
         while windows.len() < most {
             let Some(id) = self.ring.pop_front() else { break };
             let Some(camera) = self.cameras.get_mut(&id) else { continue };
-            let suspect = camera.queue.front().is_some_and(|p| p.deaths > 0);
+            let suspect = camera.queue.front().is_some_and(|p| !p.deaths.is_empty());
             if suspect && !windows.is_empty() {
                 self.ring.push_front(id);
                 break;
@@ -214,6 +219,7 @@ impl Policy {
         worker.heard_at = now;
         for ((id, pending), scores) in batch.windows.into_iter().zip(scores) {
             self.scored += 1;
+            self.heartbeat.scored_at = Some(now);
             self.latency.push(now.0.saturating_sub(pending.window.arrived_us));
             if let Some(camera) = self.cameras.get_mut(&id) {
                 camera.memory = Some(Memory::after(&pending, scores.state));
@@ -251,15 +257,23 @@ impl Policy {
     }
 
     /// Windows of a process that died: first in their cameras' queues again, or set aside.
-    pub(super) fn take_back(&mut self, name: &str, batch: Batch) {
+    pub(super) fn take_back(&mut self, name: &str, how: &str, batch: Batch) {
         for (id, mut pending) in batch.windows {
-            pending.deaths += 1;
+            pending.deaths.push(format!("{name}: {how}"));
             if let Some(camera) = self.cameras.get_mut(&id) {
-                if pending.deaths >= MAX_DEATHS {
+                if pending.deaths.len() >= MAX_DEATHS {
                     self.quarantined += 1;
+                    let state = camera.state_for(&pending, self.model.hop);
+                    let PendingWindow { id: window, window: heard, deaths, .. } = pending;
+                    let set_aside = SetAside { window, end_us: heard.end_us, pcm: heard.pcm, state, deaths };
+                    self.ledger.push(Record {
+                        camera: camera.config.name.clone(),
+                        what: RecordKind::SetAside(set_aside),
+                    });
                     let text = format!(
-                        "{name}: window {} of camera {} set aside: {MAX_DEATHS} inference processes died with it",
-                        pending.id, camera.config.name
+                        "{name}: window {window} of camera {} set aside: {MAX_DEATHS} inference processes died with it \
+                         (nursery quarantine)",
+                        camera.config.name
                     );
                     self.log(Level::Error, text);
                 } else {

@@ -8,6 +8,7 @@
 mod backoff;
 mod camera;
 mod dispatch;
+mod heartbeat;
 mod ledger;
 mod operate;
 mod overdue;
@@ -140,6 +141,8 @@ pub struct Policy {
     wall_us: i64,
     /// The deadline that was given out last.
     armed: Option<Time>,
+    /// All workers were forgiven a silence, and none has been heard since.
+    forgave_silence: bool,
     started_at: Time,
     workers: BTreeMap<u32, Worker>,
     cameras: BTreeMap<u32, Camera>,
@@ -158,6 +161,7 @@ pub struct Policy {
     quarantined: u64,
     latency: LatencyWindow,
     pool: pool::Sizer,
+    heartbeat: heartbeat::Heartbeat,
     stopping: Option<operate::Stopping>,
     finished: bool,
     actions: Vec<Action>,
@@ -178,6 +182,7 @@ impl Policy {
             now,
             wall_us,
             armed: None,
+            forgave_silence: false,
             started_at: now,
             workers: BTreeMap::new(),
             cameras: BTreeMap::new(),
@@ -193,6 +198,7 @@ impl Policy {
             scored: 0,
             quarantined: 0,
             latency: LatencyWindow::default(),
+            heartbeat: heartbeat::Heartbeat::new(now),
             stopping: None,
             finished: false,
             actions: Vec::new(),
@@ -236,6 +242,7 @@ impl Policy {
     /// Whatever follows from the present state: timers, dispatch, records, the pool's size, the stop.
     fn settle(&mut self) -> Vec<Action> {
         self.expire();
+        self.beat();
         self.adapt_pool();
         self.dispatch();
         self.pump_ledger();
@@ -361,7 +368,7 @@ impl Policy {
             self.log(Level::Warn, format!("{name}: {died}, restart in {} ms", wait.as_millis()));
         }
         if let Some(batch) = batch {
-            self.take_back(&name, batch);
+            self.take_back(&name, &how, batch);
         }
         match role {
             Role::Sink => self.ledger.sink_lost(),
@@ -393,6 +400,8 @@ impl Policy {
         let now = self.now;
         let Some(worker) = self.current(key) else { return };
         let role = worker.role;
+        self.forgave_silence = false;
+        let Some(worker) = self.current(key) else { return };
         // Whatever it says comes from its working loop: it is not hung. An infer process that owes a batch
         // only counts when it delivers that.
         if worker.batch.is_none() {
@@ -532,6 +541,7 @@ impl Policy {
             state_dir: self.state_dir.clone(),
             alerts: self.config.alerts.clone(),
             detection: self.config.detection,
+            heartbeat: self.config.heartbeat.clone(),
             cameras: self
                 .config
                 .cameras

@@ -9,13 +9,17 @@ use super::{Level, Policy, Time, worker::State};
 
 /// A pass that comes later than this after its deadline shows that the host, or this process, stood still.
 const LATE: Duration = Duration::from_secs(2);
+/// Workers that are silent for this long, and fell silent within [`AT_ONCE`] of each other, have one cause outside of
+/// them: everybody reports every second.
+const ALL_SILENT: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_millis(1_500);
 
 impl Policy {
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
         let limit = self.offline_limit();
         let workers = self.workers.values().filter_map(|w| w.deadline());
         let cameras = self.cameras.values().filter_map(|c| c.offline_deadline(limit));
-        let rest = [self.stop_deadline(), self.pool_deadline()];
+        let rest = [self.stop_deadline(), self.pool_deadline(), self.heartbeat_deadline()];
         workers.chain(cameras).chain(rest.into_iter().flatten()).min()
     }
 
@@ -29,14 +33,11 @@ impl Policy {
         let now = self.now;
         let Some(late) = self.armed.map(|d| now.since(d)).filter(|late| *late > LATE) else { return };
         self.armed = None;
-        for worker in self.workers.values_mut() {
-            worker.heard_at = now;
-            if worker.stop_deadline.is_some() {
-                worker.draining(now);
-            }
-        }
+        self.start_deadlines_anew();
+        // Only the time in which nobody could have told us does not count: a host that keeps standing still must not
+        // put off for ever that a camera is not heard.
         for camera in self.cameras.values_mut() {
-            camera.heard_at = now;
+            camera.heard_at = (camera.heard_at + late).min(now);
         }
         self.log(
             Level::Warn,
@@ -48,9 +49,56 @@ impl Policy {
         );
     }
 
+    fn start_deadlines_anew(&mut self) {
+        let now = self.now;
+        for worker in self.workers.values_mut() {
+            worker.heard_at = now;
+            if worker.stop_deadline.is_some() {
+                worker.draining(now);
+            }
+        }
+    }
+
+    /// Everybody who owes something fell silent at once: for how long, if so and if it is the first time since
+    /// anybody was heard.
+    fn all_silent(&self) -> Option<Duration> {
+        if self.forgave_silence {
+            return None;
+        }
+        let owing = self.workers.values().filter(|w| w.state == State::Running && w.deadline().is_some());
+        let mut heard: Vec<Time> = owing.map(|w| w.heard_at).collect();
+        heard.sort_unstable();
+        let (first, last) = (*heard.first()?, *heard.last()?);
+        let silent = self.now.since(last);
+        (heard.len() >= 2 && last.since(first) <= AT_ONCE && silent >= ALL_SILENT).then_some(silent)
+    }
+
+    /// Swapping, a frozen group of processes or a debugger may stop all workers and not the supervisor: nobody is
+    /// restarted for it the first time. Whoever is still silent when the new deadlines end, is.
+    fn forgive_if_all_are_silent(&mut self) {
+        let now = self.now;
+        let hung =
+            |w: &super::worker::Worker| w.state == State::Running && w.deadline().is_some_and(|d| d <= now);
+        if !self.workers.values().any(hung) {
+            return;
+        }
+        let Some(silent) = self.all_silent() else { return };
+        self.forgave_silence = true;
+        self.start_deadlines_anew();
+        self.log(
+            Level::Warn,
+            format!(
+                "all workers fell silent at once, {:.1} s ago (swapping, a frozen cgroup or a debugger): all deadlines \
+                 start anew, nobody is restarted",
+                silent.as_secs_f64()
+            ),
+        );
+    }
+
     /// Acts on everything that is due.
     pub(super) fn expire(&mut self) {
         let now = self.now;
+        self.forgive_if_all_are_silent();
         let due: Vec<(u32, State, Role)> = self
             .workers
             .iter()
@@ -85,6 +133,10 @@ impl Policy {
         let silence = camera.last_audio.map_or(now.since(camera.heard_at), |t| now.since(t));
         let reason = camera.error.clone().unwrap_or_else(|| match camera.stream {
             StreamState::Connecting => format!("no connection for {} s", limit.as_secs()),
+            StreamState::Live if camera.mute => format!(
+                "only digital silence for {} s: is the microphone muted? (if that is its noise gate: noise_gate)",
+                limit.as_secs()
+            ),
             _ => format!("no audio for {} s", limit.as_secs()),
         });
         let name = camera.config.name.clone();

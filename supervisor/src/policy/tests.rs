@@ -7,7 +7,7 @@ use std::{
 
 use nursery_shared::{
     config,
-    message::{CapturedWindow, WindowJob, WindowScores},
+    message::{CapturedWindow, SetAside, WindowJob, WindowScores},
     model_state::ModelState,
     pcm::Pcm,
     status::{CameraState, WorkerState},
@@ -154,7 +154,7 @@ impl World {
     /// A window whose last sample was recorded at `end_us`.
     fn window_until(&mut self, camera: &str, end_us: i64) {
         let pcm = Pcm::from_f32(&[0.0; WINDOW]);
-        let window = CapturedWindow { end_us, arrived_us: self.now.0, level_dbfs: -50.0, pcm };
+        let window = CapturedWindow { end_us, arrived_us: self.now.0, level_dbfs: -50.0, mute: false, pcm };
         self.say(&format!("capture:{camera}"), FromWorker::Window(window));
     }
 
@@ -416,6 +416,13 @@ fn a_window_of_a_process_that_died_goes_to_another_and_after_the_second_death_as
     }
     let status = world.status();
     assert_eq!(status.inference.scored + status.inference.quarantined, 3, "nothing lost");
+    let aside: Vec<SetAside> = world
+        .records()
+        .into_iter()
+        .filter_map(|(_, r)| if let RecordKind::SetAside(window) = r.what { Some(window) } else { None })
+        .collect();
+    assert_eq!((aside.len(), aside[0].window, aside[0].pcm.len()), (1, 0, WINDOW));
+    assert_eq!(aside[0].deaths, ["infer:0: signal 9", "infer:0: signal 11"]);
     // Every scored window became a record.
     let scores = world.records().iter().filter(|(_, r)| matches!(r.what, RecordKind::Scores { .. })).count();
     assert_eq!(scores as u64, status.inference.scored);
@@ -454,6 +461,7 @@ fn lies_cost_the_liar_its_life_and_nobody_elses() {
                 end_us: i64::MIN,
                 arrived_us: u64::MAX,
                 level_dbfs: f32::NAN,
+                mute: false,
                 pcm: Pcm::from_f32(&[0.0; 3]),
             }),
         ),
@@ -636,8 +644,13 @@ fn batches_are_cut_so_that_states_fit_a_frame_both_ways() {
         for round in 0..2 {
             for name in &refs {
                 let pcm = Pcm::from_f32(&vec![0.0; window]);
-                let window =
-                    CapturedWindow { end_us: round, arrived_us: world.now.0, level_dbfs: -50.0, pcm };
+                let window = CapturedWindow {
+                    end_us: round,
+                    arrived_us: world.now.0,
+                    level_dbfs: -50.0,
+                    mute: false,
+                    pcm,
+                };
                 world.say(&format!("capture:{name}"), FromWorker::Window(window));
             }
             while let Some((batch, jobs)) = world.jobs("infer:0") {
@@ -690,6 +703,103 @@ fn a_camera_that_is_not_heard_is_offline_and_online_again() {
     assert_eq!(world.status().cameras[1].state, CameraState::Live);
     world.pass(Duration::from_secs(31), &[]);
     assert_eq!(kinds(&world, "b"), ["Offline", "Online", "Offline"]);
+}
+
+#[test]
+fn a_muted_microphone_is_a_camera_that_is_not_heard() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.live("a");
+    let hear = |world: &mut World, mute: bool, seconds: u64| {
+        for _ in 0..seconds * 2 {
+            let pcm = Pcm::from_f32(&[0.0; WINDOW]);
+            let (end_us, arrived_us) = (world.now.0 as i64, world.now.0);
+            let window = CapturedWindow { end_us, arrived_us, level_dbfs: -120.0, mute, pcm };
+            world.say("capture:a", FromWorker::Window(window));
+            world.score("infer:0");
+            world.pass(Duration::from_millis(500), &[]);
+        }
+    };
+    let outages = |world: &World| -> Vec<String> {
+        let offline = |r: &Record| match &r.what {
+            RecordKind::Offline { reason, .. } => Some(reason.clone()),
+            RecordKind::Online { .. } => Some("online".into()),
+            _ => None,
+        };
+        world.records().iter().filter_map(|(_, r)| offline(r)).collect()
+    };
+    hear(&mut world, false, 5);
+    hear(&mut world, true, 29);
+    assert_eq!(outages(&world), ["online"]);
+    hear(&mut world, true, 3);
+    let told = outages(&world);
+    assert!(told.len() == 2 && told[1].contains("digital silence"), "{told:?}");
+    hear(&mut world, true, 60);
+    assert_eq!(outages(&world).len(), 2, "said once");
+    hear(&mut world, false, 1);
+    assert_eq!(outages(&world)[2..], ["online"]);
+}
+
+#[test]
+fn the_heartbeat_beats_while_everything_listens_and_at_no_other_time() {
+    let mut with = setup(&["a", "b"], 1);
+    with.config.heartbeat = Some(nursery_shared::secret::Secret::new("http://h/"));
+    let mut world = World::new(with);
+    let beats = |world: &World| {
+        let sent = world.running.get("sink").map(|(_, inbox)| inbox.as_slice()).unwrap_or_default();
+        sent.iter().filter(|m| matches!(m, ToWorker::Heartbeat)).count()
+    };
+    let listen = |world: &mut World, cameras: &[&str], seconds: u64| {
+        for _ in 0..seconds * 2 {
+            for camera in cameras {
+                world.window(camera);
+                world.score("infer:0");
+            }
+            world.pass(Duration::from_millis(500), &[]);
+        }
+    };
+    listen(&mut world, &["a"], 20);
+    assert_eq!(beats(&world), 0, "b was not heard yet");
+    listen(&mut world, &["a", "b"], 185);
+    assert_eq!(beats(&world), 4, "at once, then every minute");
+    listen(&mut world, &["a"], 200);
+    assert!(beats(&world) <= 5, "b is not heard any more");
+    listen(&mut world, &["a", "b"], 5);
+    let before = beats(&world);
+    assert!(before >= 5, "and again");
+    for _ in 0..200 {
+        world.window("a");
+        world.window("b");
+        world.pass(Duration::from_secs(1), &["infer:0"]);
+    }
+    assert_eq!(beats(&world), before, "nothing is scored");
+}
+
+#[test]
+fn when_all_fall_silent_at_once_nobody_is_restarted_at_first() {
+    let mut world = World::new(setup(&["a", "b", "c"], 1));
+    world.pass(Duration::from_secs(20), &[]);
+    let all = ["capture:a", "capture:b", "capture:c", "sink", "infer:0"];
+    world.pass(Duration::from_secs(8), &all);
+    assert!(world.spawned_at.values().all(|s| s.len() == 1), "{:?}", world.log);
+    assert_eq!(world.log.iter().filter(|l| l.contains("all workers fell silent")).count(), 1);
+    world.pass(Duration::from_secs(60), &[]);
+    assert!(world.spawned_at.values().all(|s| s.len() == 1), "they went on");
+    // Those that do not are restarted with the next deadline.
+    world.pass(Duration::from_secs(12), &all);
+    let starts = |world: &World, name: &str| world.spawned_at[name].len();
+    assert!(["capture:a", "capture:b", "capture:c"].iter().all(|n| starts(&world, n) > 1), "{:?}", world.log);
+}
+
+#[test]
+fn a_host_that_keeps_standing_still_does_not_hide_that_a_camera_is_not_heard() {
+    let mut world = World::new(setup(&["a"], 1));
+    for _ in 0..200 {
+        world.pass(Duration::from_secs(4), &[]);
+        world.policy.next_deadline();
+        world.now = world.now + Duration::from_secs(10);
+    }
+    let told = world.records();
+    assert!(told.iter().any(|(_, r)| matches!(r.what, RecordKind::Offline { .. })), "{:?}", world.log);
 }
 
 #[test]

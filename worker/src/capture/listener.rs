@@ -9,7 +9,7 @@ use nursery_shared::{
 };
 
 use super::{clock::StreamClock, source::SourceEvent};
-use crate::media::level::dbfs;
+use crate::media::level::{dbfs, is_mute};
 
 /// Quiet time after which corrupt packets are a new burst.
 const BURST_GAP_US: u64 = 10_000_000;
@@ -38,6 +38,8 @@ pub struct Listener {
     error: Option<String>,
     level_dbfs: Option<f32>,
     last_audio_us: Option<u64>,
+    /// Digital silence is nothing unusual.
+    noise_gate: bool,
     /// Windows that the supervisor did not take.
     pub dropped: u64,
     heard: u64,
@@ -63,12 +65,18 @@ impl Listener {
             error: None,
             level_dbfs: None,
             last_audio_us: None,
+            noise_gate: false,
             dropped: 0,
             heard: 0,
             connects: 0,
             corrupt: 0,
             burst: None,
         }
+    }
+
+    /// The camera's own noise gate sends digital silence, which is not to be taken for a muted microphone.
+    pub fn with_noise_gate(self, noise_gate: bool) -> Self {
+        Self { noise_gate, ..self }
     }
 
     /// Samples heard since the start.
@@ -112,9 +120,10 @@ impl Listener {
                 self.become_(state, Some(error))
             }
             SourceEvent::Ended => {
-                let (clock, hop) = (&self.clock, self.hop);
-                self.cutter
-                    .finish(self.lookahead, |w| windows.push(captured(&w.samples, w.end, hop, clock, now)));
+                let (clock, hop, gate) = (&self.clock, self.hop, self.noise_gate);
+                self.cutter.finish(self.lookahead, |w| {
+                    windows.push(captured(&w.samples, w.end, hop, clock, now, gate));
+                });
                 self.become_(StreamState::Ended, None)
             }
         }
@@ -146,15 +155,17 @@ impl Listener {
             *s = if s.is_finite() { s.clamp(-1.0, 1.0) } else { 0.0 };
         }
         self.heard += samples.len() as u64;
-        self.last_audio_us = Some(now.mono_us);
+        if self.noise_gate || !is_mute(&samples) {
+            self.last_audio_us = Some(now.mono_us);
+        }
         let position = self.cutter.position() + samples.len() as u64;
         if self.clock.arrived(position, samples.len(), now.wall_us) {
             tracing::info!(
                 "the stream and the host's clock have come apart by over a second: times follow the clock"
             );
         }
-        let (clock, hop, made) = (&self.clock, self.hop, windows.len());
-        self.cutter.push(&samples, |w| windows.push(captured(&w.samples, w.end, hop, clock, now)));
+        let (clock, hop, gate, made) = (&self.clock, self.hop, self.noise_gate, windows.len());
+        self.cutter.push(&samples, |w| windows.push(captured(&w.samples, w.end, hop, clock, now, gate)));
         match windows[made..].last() {
             Some(window) => self.level_dbfs = Some(window.level_dbfs),
             None => {
@@ -182,11 +193,20 @@ impl Listener {
     }
 }
 
-fn captured(samples: &[f32], end: u64, hop: usize, clock: &StreamClock, now: Now) -> CapturedWindow {
+fn captured(
+    samples: &[f32],
+    end: u64,
+    hop: usize,
+    clock: &StreamClock,
+    now: Now,
+    noise_gate: bool,
+) -> CapturedWindow {
+    let newest = &samples[samples.len().saturating_sub(hop)..];
     CapturedWindow {
         end_us: clock.at(end),
         arrived_us: now.mono_us,
-        level_dbfs: dbfs(&samples[samples.len().saturating_sub(hop)..]),
+        level_dbfs: dbfs(newest),
+        mute: !noise_gate && is_mute(newest),
         pcm: Pcm::from_f32(samples),
     }
 }
@@ -212,7 +232,7 @@ mod tests {
     }
 
     fn audio(n: usize, value: f32) -> SourceEvent {
-        SourceEvent::Audio(vec![value; n])
+        SourceEvent::Audio((0..n).map(|i| value * (1.0 - 2e-4 * (i % 3) as f32)).collect())
     }
 
     #[test]
@@ -229,7 +249,7 @@ mod tests {
         assert_eq!(windows[1].level_dbfs, -120.0);
         let report = listener.report();
         assert_eq!((report.state, report.connects, report.error), (StreamState::Live, 1, None));
-        assert_eq!(report.last_audio_us, Some(1_100_000));
+        assert_eq!(report.last_audio_us, Some(1_000_000), "the rest was digital silence");
         assert_eq!(listener.heard(), 3_300);
     }
 
@@ -267,6 +287,22 @@ mod tests {
         assert_eq!(windows.len(), 2);
         assert_eq!(windows[1].end_us, 200_000);
         assert_eq!(listener.report().state, StreamState::Ended);
+    }
+
+    #[test]
+    fn digital_silence_is_no_audio_unless_the_camera_has_a_noise_gate() {
+        for gate in [false, true] {
+            let mut listener = Listener::new(&model(), true).with_noise_gate(gate);
+            let mut windows = Vec::new();
+            listener.on_event(SourceEvent::Connected, at(0), &mut windows);
+            let hiss = (0..1_600).map(|i| if i % 3 == 0 { 1e-3 } else { -1e-3 * (i % 2) as f32 }).collect();
+            listener.on_event(SourceEvent::Audio(hiss), at(1_000_000), &mut windows);
+            listener.on_event(audio(3_200, 0.0), at(2_000_000), &mut windows);
+            assert_eq!(windows.iter().map(|w| w.mute).collect::<Vec<_>>(), [false, !gate, !gate]);
+            let last = if gate { 2_000_000 } else { 1_000_000 };
+            let report = listener.report();
+            assert_eq!((report.state, report.last_audio_us), (StreamState::Live, Some(last)));
+        }
     }
 
     #[test]

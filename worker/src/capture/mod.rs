@@ -104,7 +104,7 @@ async fn work(
     let lossless = matches!(source, Source::File(_)) && !camera.realtime;
     let live_queue = model.windows_in(LIVE_BACKLOG).min(MAX_WINDOWS);
     let recording_queue = model.windows_in(RECORDING_BACKLOG).min(MAX_WINDOWS);
-    let mut listener = Listener::new(&model, !lossless);
+    let mut listener = Listener::new(&model, !lossless).with_noise_gate(camera.noise_gate);
     let (link, mut events, stop) = SourceLink::new();
     let mut task = tokio::spawn(source::run(camera, source, link));
     let mut sender = lossless.then(|| RecordingSender::start(outbox.clone(), recording_queue)).transpose()?;

@@ -146,6 +146,8 @@ impl CameraState {
                 }
                 self.announce(camera, &transitions, alerts);
             }
+            // Nothing that was heard.
+            RecordKind::SetAside(_) => {}
             RecordKind::Ended { at_us } => {
                 self.logic.finish(*at_us, &mut transitions);
                 self.announce(camera, &transitions, alerts);

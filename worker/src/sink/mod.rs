@@ -2,7 +2,9 @@
 //! reads from the supervisor; one runs the deliveries, which may be slow.
 
 mod camera;
+mod heartbeat;
 mod outbox;
+pub mod quarantine;
 pub mod query;
 mod receiver;
 mod sound;
@@ -11,7 +13,7 @@ mod webhook;
 
 use std::{
     collections::HashMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver as Channel, RecvTimeoutError, SyncSender, sync_channel},
@@ -21,12 +23,15 @@ use std::{
 
 use nursery_shared::{
     config::DetectionConfig,
-    message::{DeliveryReport, FromWorker, PROGRESS_INTERVAL, Record, Role, SinkConfig, ToWorker},
+    message::{
+        DeliveryReport, FromWorker, PROGRESS_INTERVAL, Record, RecordKind, Role, SinkConfig, ToWorker,
+    },
     timestamp,
 };
 
 use crate::link::{self, Inbox, Outbox as Link};
 use camera::CameraState;
+use heartbeat::Heartbeat;
 use outbox::Outbox;
 use receiver::{Attempt, Receiver};
 use store::{Batch, Store};
@@ -54,10 +59,18 @@ enum Input {
         camera: String,
         outcome: Attempt,
     },
+    /// A call of the heartbeat's URL has ended.
+    Called(Result<(), String>),
 }
 
-/// One attempt for the delivering thread.
-struct Job {
+/// What the delivering thread is asked for.
+enum Job {
+    Attempt(Delivery),
+    Call(Heartbeat),
+}
+
+/// One attempt.
+struct Delivery {
     receiver: Arc<Receiver>,
     delivery: i64,
     camera: String,
@@ -98,6 +111,10 @@ pub fn run() -> Result<(), String> {
         purged_at: None,
         draining: None,
         failures_logged: HashMap::new(),
+        state_dir: PathBuf::from(&config.state_dir),
+        heartbeat: None,
+        calling: false,
+        calls_failed: 0,
     };
     sink.configure(config);
     sink.link.send(&FromWorker::Ready)?;
@@ -129,7 +146,7 @@ fn start_deliveries(results: SyncSender<Input>) -> Result<tokio::sync::mpsc::Unb
         .max_blocking_threads(2)
         .build()
         .map_err(|e| format!("cannot start the delivering runtime: {e}"))?;
-    // Bounded by the outbox: it has at most eight attempts per receiver under way.
+    // Bounded by the outbox, which has at most eight attempts per receiver under way, and one call of the heartbeat.
     let (sender, mut jobs) = tokio::sync::mpsc::unbounded_channel::<Job>();
     std::thread::Builder::new()
         .name("deliveries".into())
@@ -138,11 +155,17 @@ fn start_deliveries(results: SyncSender<Input>) -> Result<tokio::sync::mpsc::Unb
                 while let Some(job) = jobs.recv().await {
                     let results = results.clone();
                     tokio::spawn(async move {
-                        let receiver = job.receiver.id.clone();
-                        let outcome = job.receiver.attempt(&job.message_id, &job.body).await;
-                        let (delivery, camera) = (job.delivery, job.camera);
+                        let result = match job {
+                            Job::Attempt(job) => {
+                                let receiver = job.receiver.id.clone();
+                                let outcome = job.receiver.attempt(&job.message_id, &job.body).await;
+                                let (delivery, camera) = (job.delivery, job.camera);
+                                Input::Attempted { receiver, delivery, camera, outcome }
+                            }
+                            Job::Call(heartbeat) => Input::Called(heartbeat.call().await),
+                        };
                         // Waits only while the working loop is busy storing, which never waits for this.
-                        let _ = results.send(Input::Attempted { receiver, delivery, camera, outcome });
+                        let _ = results.send(result);
                     });
                 }
             });
@@ -175,6 +198,12 @@ struct Sink {
     draining: Option<Instant>,
     /// Failures in a row of each receiver, to log the first and then ever fewer.
     failures_logged: HashMap<String, u64>,
+    state_dir: PathBuf,
+    heartbeat: Option<Heartbeat>,
+    /// A call of it is under way.
+    calling: bool,
+    /// Calls in a row that failed.
+    calls_failed: u64,
 }
 
 impl Sink {
@@ -241,6 +270,7 @@ impl Sink {
                 self.configure(config);
                 self.load_heads();
             }
+            Input::Message(ToWorker::Heartbeat) => self.call(),
             Input::Message(ToWorker::Drain) => self.draining = Some(Instant::now()),
             Input::Message(_) => {
                 return Some(Err("the supervisor sent a message that is not for this role".into()));
@@ -253,8 +283,57 @@ impl Sink {
             Input::Attempted { receiver, delivery, camera, outcome } => {
                 self.attempted(&receiver, delivery, &camera, outcome);
             }
+            Input::Called(outcome) => self.called(outcome),
         }
         None
+    }
+
+    /// Everything listens, as far as the supervisor knows; the store has its say too.
+    fn call(&mut self) {
+        if let Some(heartbeat) =
+            self.heartbeat.clone().filter(|_| !self.calling && self.store_error.is_none())
+        {
+            self.calling = self.jobs.send(Job::Call(heartbeat)).is_ok();
+        }
+    }
+
+    fn called(&mut self, outcome: Result<(), String>) {
+        self.calling = false;
+        let place = self.heartbeat.as_ref().map(Heartbeat::place).unwrap_or_default();
+        match outcome {
+            Ok(()) if self.calls_failed == 0 => {}
+            Ok(()) => {
+                self.calls_failed = 0;
+                tracing::info!("heartbeat {place}: works again");
+            }
+            Err(error) => {
+                self.calls_failed += 1;
+                if self.calls_failed.is_power_of_two() {
+                    let count = self.calls_failed;
+                    tracing::warn!(
+                        "heartbeat {place}: {error}; {count} failures in a row, the next call is in a minute"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Puts a window that was set aside on the shelf. Where that fails it is gone: the rest must not wait for it.
+    fn set_aside(&self, record: &Record) {
+        let RecordKind::SetAside(window) = &record.what else { return };
+        match quarantine::keep(&self.state_dir, &record.camera, window) {
+            Ok(path) => tracing::info!(
+                "window {} of camera {} kept as {}",
+                window.window,
+                record.camera,
+                path.display()
+            ),
+            Err(e) => tracing::error!(
+                "window {} of camera {} could not be kept for study: {e}",
+                window.window,
+                record.camera
+            ),
+        }
     }
 
     fn configure(&mut self, config: SinkConfig) {
@@ -263,6 +342,9 @@ impl Sink {
         for (name, state) in &mut self.cameras {
             state.configure(self.per_camera.get(name).unwrap_or(&self.detection));
         }
+        self.heartbeat = config.heartbeat.as_ref().and_then(|url| {
+            Heartbeat::new(url).inspect_err(|e| tracing::error!("it cannot be called: {e}")).ok()
+        });
         self.receivers.clear();
         for alert in &config.alerts {
             match Receiver::new(alert) {
@@ -288,7 +370,7 @@ impl Sink {
         }
         let mut batch = Batch::default();
         let mut touched: HashMap<String, CameraState> = HashMap::new();
-        for (_, record) in &self.waiting {
+        for (_, record) in self.waiting.iter().filter(|(_, r)| !matches!(r.what, RecordKind::SetAside(_))) {
             let state = touched.entry(record.camera.clone()).or_insert_with(|| {
                 self.cameras.get(&record.camera).cloned().unwrap_or_else(|| {
                     CameraState::new(self.per_camera.get(&record.camera).unwrap_or(&self.detection))
@@ -314,6 +396,7 @@ impl Sink {
         }
         self.retry_at = None;
         self.retry_wait = RETRY_FIRST;
+        self.waiting.iter().for_each(|(_, record)| self.set_aside(record));
         self.handled += self.waiting.len() as u64;
         self.waiting.clear();
         self.stored.extend(batch.cameras);
@@ -367,14 +450,14 @@ impl Sink {
         }
         for (id, pending) in self.outbox.due(Instant::now()) {
             let Some(receiver) = self.receivers.get(&id) else { continue };
-            let job = Job {
+            let job = Delivery {
                 receiver: Arc::clone(receiver),
                 delivery: pending.delivery,
                 camera: pending.camera,
                 message_id: pending.message_id,
                 body: pending.body,
             };
-            if self.jobs.send(job).is_err() {
+            if self.jobs.send(Job::Attempt(job)).is_err() {
                 tracing::error!("the delivering thread is gone");
             }
         }

@@ -36,7 +36,7 @@ fn signature(key: &hmac::Key, id: &str, timestamp: i64, body: &str) -> String {
 
 /// One client for all webhooks: connections are kept, redirects not followed (a body with a signature is for
 /// one receiver alone).
-fn client() -> Result<Client, String> {
+pub(super) fn client() -> Result<Client, String> {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     if let Some(client) = CLIENT.get() {
         return Ok(client.clone());
@@ -59,10 +59,9 @@ impl Webhook {
         Ok(Self { url, key: secret.map(key).transpose()?, client: client()? })
     }
 
-    /// Scheme, host and port: the rest of a URL may be secret.
+    /// See [`place`].
     pub fn place(&self) -> String {
-        let port = self.url.port().map_or_else(String::new, |p| format!(":{p}"));
-        format!("{}://{}{port}", self.url.scheme(), self.url.host_str().unwrap_or_default())
+        place(&self.url)
     }
 
     /// One POST; any 2xx status within the limit is a delivery. The answer's body is not read.
@@ -90,8 +89,14 @@ impl Webhook {
     }
 }
 
+/// Scheme, host and port: the rest of a URL may be secret.
+pub(super) fn place(url: &reqwest::Url) -> String {
+    let port = url.port().map_or_else(String::new, |p| format!(":{p}"));
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
 /// An error with its causes on one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {
