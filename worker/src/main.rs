@@ -2,6 +2,7 @@
 
 mod capture;
 mod detect;
+mod examine;
 mod infer;
 mod info;
 mod link;
@@ -34,6 +35,9 @@ enum RoleCommand {
     Events(sink::query::Args),
     /// Prints version and model as JSON
     Info(info::Args),
+    /// Tells what every thread of a process is doing (started by the supervisor)
+    #[command(hide = true)]
+    Examine(examine::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,5 +49,6 @@ fn main() -> ExitCode {
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
         RoleCommand::Info(args) => info::run(args),
+        RoleCommand::Examine(args) => examine::run(args),
     }
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod demo;
+mod postmortem;
 mod screen;
 mod table;
 mod watch;
@@ -95,6 +96,8 @@ enum Cmd {
     },
     /// Print stored events
     Events(EventsArgs),
+    /// List what is known of workers that died or hung, or show one of them
+    Postmortem(postmortem::Args),
     /// Run the detector over recordings; needs no service (see `nursery detect --help`)
     #[command(disable_help_flag = true)]
     Detect {
@@ -219,6 +222,7 @@ pub fn main() -> ExitCode {
         Cmd::Stop(socket) => stop(socket),
         Cmd::Logs { name, follow, socket } => logs(socket, name, follow),
         Cmd::Events(args) => events(args),
+        Cmd::Postmortem(args) => postmortem::run(args),
         Cmd::Detect { args } => detect(args),
     };
     match result {
