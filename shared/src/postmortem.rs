@@ -20,7 +20,7 @@ pub const LOG_BYTES: usize = 32 << 10;
 /// Threads in one.
 pub const MAX_THREADS: usize = 64;
 /// Frames of one thread, those of inlined functions included.
-pub const MAX_FRAMES: usize = 64;
+pub const MAX_FRAMES: usize = 128;
 /// Characters of a function's, file's or thread's name.
 pub const MAX_NAME: usize = 200;
 

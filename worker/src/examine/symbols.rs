@@ -75,10 +75,15 @@ fn from_loader(loader: &Loader, probe: u64, place: &Place) -> Vec<Frame> {
             found.push(place.frame(name, file, line));
         }
     }
+    // The outermost is the one that has a symbol, and symbols have the whole path where debug information reduced to
+    // lines has only the last part of it.
     if let Some(last) = found.last_mut()
-        && last.function.is_none()
+        && let Some(name) = symbol().filter(|name| {
+            let known = last.function.as_deref().unwrap_or_default();
+            known.is_empty() || (name.len() > known.len() && !known.contains("::"))
+        })
     {
-        last.function = symbol().map(|name| clean(&name, MAX_NAME));
+        last.function = Some(clean(&name, MAX_NAME));
     }
     if found.is_empty() {
         found.extend(symbol().map(|name| place.frame(Some(name), None, None)));
@@ -98,6 +103,10 @@ fn from_image(image: &[u8], probe: u64) -> Option<String> {
 /// Without what depends on the machine that it was built on: `tokio-1.54.0/src/runtime/park.rs`,
 /// `library/std/src/sys/…`.
 fn shortened(file: &str) -> &str {
+    let workspace = env!("CARGO_MANIFEST_DIR").trim_end_matches(|c| c != '/');
+    if let Some(rest) = file.strip_prefix(workspace) {
+        return rest;
+    }
     if let Some((_, rest)) = file.split_once("/registry/src/") {
         return rest.split_once('/').map_or(rest, |(_, rest)| rest);
     }
@@ -119,6 +128,8 @@ mod tests {
         assert_eq!(shortened(registry), "tokio-1.54.0/src/park.rs");
         assert_eq!(shortened("/rustc/0123abc/library/std/src/thread.rs"), "library/std/src/thread.rs");
         assert_eq!(shortened("worker/src/infer.rs"), "worker/src/infer.rs");
+        let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/src/infer.rs");
+        assert_eq!(shortened(ours), "worker/src/infer.rs");
     }
 
     #[test]
