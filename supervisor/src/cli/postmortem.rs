@@ -278,7 +278,17 @@ fn function(frame: &Frame) -> String {
         (None, _) => format!("{}+{}", frame.module, frame.offset),
     };
     match &frame.function {
-        Some(name) => format!("{name}  {place}"),
+        Some(name) => format!("{}  {place}", without_generics(name)),
         None => place,
     }
+}
+
+/// What a function was made for fills lines and says little beside its place; all of it is in the JSON.
+fn without_generics(name: &str) -> String {
+    let short = match name.find('<') {
+        // `<Type as Trait>::function`, or nothing to leave out.
+        Some(0) | None => name,
+        Some(at) => name[..at].trim_end_matches("::"),
+    };
+    cut(short, WIDTH)
 }

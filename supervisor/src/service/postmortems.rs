@@ -7,13 +7,16 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nursery_shared::postmortem::{DIRECTORY, KEPT, MAX_FILES, PostMortem, Summary, is_id};
 
 /// Post-mortems that may wait for the disk.
 const QUEUED: usize = 32;
+
+/// What the disk is given at the end of the service.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// All that are kept in memory, and the way to the disk.
 pub struct PostMortems {
@@ -71,13 +74,19 @@ impl PostMortems {
         serde_json::from_str(json).ok()
     }
 
-    /// Waits, for a moment, until everything is written.
+    /// Waits, for a moment, until everything is written. A disk that stands still is not waited for any longer.
     pub fn flush(&self) {
+        let end = Instant::now() + FLUSH_LIMIT;
         let (sender, done) = sync_channel(1);
-        if self.writer.try_send(Item::Flush(sender)).is_ok() {
-            // A disk that stands still is not waited for.
-            let _ = done.recv_timeout(Duration::from_millis(500));
+        let mut item = Item::Flush(sender);
+        while let Err(TrySendError::Full(back)) = self.writer.try_send(item) {
+            if Instant::now() >= end {
+                return;
+            }
+            item = back;
+            std::thread::sleep(Duration::from_millis(5));
         }
+        let _ = done.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -218,6 +227,7 @@ mod tests {
         fs::write(dir.join(DIRECTORY), "in the way").unwrap();
         let mut all = PostMortems::start(&dir).unwrap();
         for n in 0..50 {
+            // More than may wait.
             all.keep(&example(n, 0));
         }
         assert_eq!(all.list().len(), KEPT);

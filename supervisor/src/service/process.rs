@@ -85,9 +85,11 @@ impl Remains {
         for finding in self.findings {
             post_mortem.add(finding);
         }
-        // Final figures; what was found before was of a moment.
-        post_mortem.resources.peak_rss_bytes = Some(self.ended.used.peak_rss_bytes);
-        post_mortem.resources.cpu_s = Some(self.ended.used.cpu_s);
+        let resources = &mut post_mortem.resources;
+        // The kernel counts memory roughly, and differently in different places.
+        let known = [resources.rss_bytes, resources.peak_rss_bytes, Some(self.ended.used.peak_rss_bytes)];
+        resources.peak_rss_bytes = known.into_iter().flatten().max();
+        resources.cpu_s = Some(self.ended.used.cpu_s);
         post_mortem.signal_name = post_mortem
             .signal
             .and_then(|number| Signal::try_from(number).ok())
