@@ -23,6 +23,9 @@ use symbols::Symbols;
 use threads::Stopped;
 use unwind::Stacks;
 
+/// Stacks that are told as bare addresses first.
+const BARE: usize = 8;
+
 /// Arguments of `examine`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -73,6 +76,11 @@ fn examine(pid: i32) -> io::Result<()> {
         found.push((tid, stack));
     }
     let mut symbols = Symbols::new(&modules);
+    // First as bare addresses, which is better than nothing for whoever does not wait for the names.
+    for (tid, (addresses, stack_ends)) in found.iter().take(BARE) {
+        let stack = addresses.iter().map(|address| symbols.bare(*address)).collect();
+        say(Finding::Stack { tid: *tid, stack, stack_ends: stack_ends.clone() })?;
+    }
     for tid in tids {
         let Some((_, (addresses, mut stack_ends))) = found.iter().find(|(t, _)| *t == tid).cloned() else {
             continue;

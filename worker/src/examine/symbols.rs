@@ -20,14 +20,28 @@ impl<'a> Symbols<'a> {
         Self { modules, loaded: BTreeMap::new() }
     }
 
+    /// The place of an address, without any names.
+    pub fn bare(&self, address: u64) -> Frame {
+        self.place(address).frame(None, None, None)
+    }
+
+    fn place(&self, address: u64) -> Place {
+        match self.modules.at(address) {
+            Some((_, module)) => Place {
+                module: clean(&module.name, MAX_NAME),
+                offset: format!("{:#x}", address.wrapping_sub(module.bias)),
+            },
+            None => Place { module: "?".into(), offset: format!("{address:#x}") },
+        }
+    }
+
     /// The functions at an address: several where some were inlined, innermost first; at least one.
     pub fn frames(&mut self, address: u64) -> Vec<Frame> {
+        let place = self.place(address);
         let Some((number, module)) = self.modules.at(address) else {
-            let unknown = Place { module: "?".into(), offset: format!("{address:#x}") };
-            return vec![unknown.frame(None, None, None)];
+            return vec![place.frame(None, None, None)];
         };
         let probe = address.wrapping_sub(module.bias);
-        let place = Place { module: clean(&module.name, MAX_NAME), offset: format!("{probe:#x}") };
         let loader = self.loaded.entry(number).or_insert_with(|| load(module));
         let frames = match (loader, &module.source) {
             (Some(loader), _) => from_loader(loader, probe, &place),
