@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::status::Status;
+use crate::{
+    postmortem::{PostMortem, Summary},
+    status::Status,
+};
 
 /// Longest request line, newline included.
 pub const MAX_REQUEST: usize = 64 << 10;
@@ -53,6 +56,12 @@ pub enum Request {
     },
     /// Where the service keeps its files.
     Info {},
+    /// The post-mortems that the service has in memory, the newest ones.
+    Postmortems {},
+    /// One of them.
+    Postmortem {
+        id: String,
+    },
 }
 
 /// What the service answers.
@@ -78,6 +87,14 @@ pub enum Reply {
     Info {
         state_dir: PathBuf,
         config: Option<PathBuf>,
+    },
+    /// Newest last. Older ones are files in `directory`, unless the disk was of another opinion.
+    Postmortems {
+        kept: Vec<Summary>,
+        directory: PathBuf,
+    },
+    Postmortem {
+        postmortem: Box<PostMortem>,
     },
 }
 

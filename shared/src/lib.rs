@@ -9,6 +9,7 @@ pub mod frame;
 pub mod message;
 pub mod model_state;
 pub mod pcm;
+pub mod postmortem;
 pub mod redact;
 pub mod secret;
 pub mod status;

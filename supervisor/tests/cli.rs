@@ -17,6 +17,7 @@ use nursery_shared::{
     VERSION,
     control::{MAX_REPLY, Reply, Request},
     message::{PROTOCOL, Role},
+    postmortem::PostMortem,
     status::{
         AlertStatus, CameraState, CameraStatus, InferenceStatus, Latency, Status, WorkerState, WorkerStatus,
     },
@@ -671,6 +672,102 @@ fn events_are_read_where_the_service_or_the_user_says() {
 }
 
 /// A directory into which `nursery` was installed.
+/// A post-mortem as a file, with these control characters in everything that is text.
+fn post_mortem(id: &str, time: &str, nasty: &str) -> String {
+    let long = nasty.repeat(50);
+    json!({
+        "id": id, "time": time, "version": "1", "worker": format!("capture:{nasty}"), "role": "capture",
+        "camera": nasty, "pid": 7, "reason": format!("killed: {long}"), "exit_status": null, "signal": 9,
+        "signal_name": nasty, "uptime_s": 1.5, "restarts": 1, "progress": 32000, "silent_s": 5.0,
+        "owed": [{"window": 77, "camera": nasty, "deaths": 1}],
+        "resources": {"rss_bytes": 5e6 as u64, "peak_rss_bytes": null, "cpu_s": 0.25, "descriptors": 9, "threads": 2},
+        "log": [format!("{long} the last line")],
+        "threads": [{
+            "tid": 8, "name": nasty, "state": "S", "wait_channel": nasty, "system_call": "futex",
+            "stack": [
+                {"function": format!("waits{nasty}"), "file": "src/a.rs", "line": 3, "module": "m", "offset": "0x1"},
+                {"function": null, "file": null, "line": null, "module": nasty, "offset": "0x2"},
+            ],
+            "stack_ends": nasty,
+        }],
+        "notes": [nasty],
+    })
+    .to_string()
+}
+
+#[test]
+fn post_mortems_are_read_from_files_where_no_service_runs_whatever_is_in_them() {
+    let dir = TempDir::new();
+    let (first, second) = ("20260101-000000-capture-0001", "20260102-000000-capture-0000");
+    let nasty = "\u{1b}[2J\r\n";
+    dir.write(&format!("postmortems/{second}.json"), &post_mortem(second, "2026-01-02T00:00:00.000Z", nasty));
+    dir.write(&format!("postmortems/{first}.json"), &post_mortem(first, "2026-01-01T00:00:00.000Z", "x"));
+    dir.write("postmortems/20260103-000000-sink-0000.json", "{\"id\":");
+    dir.write("postmortems/20260104-000000-sink-0000.json", &" ".repeat(1 << 20));
+    dir.write("postmortems/partial", "nothing");
+    let ask = |arguments: &[&str]| {
+        let mut command = nursery(arguments.iter().copied());
+        command.arg("--state-dir").arg(&dir.0);
+        command
+    };
+    let table = printed(&mut ask(&["postmortem"]));
+    let ids: Vec<&str> = table.lines().skip(1).map(|l| l.split(' ').next().unwrap()).collect();
+    assert_eq!(ids, [first, second], "{table}");
+    assert!(table.lines().all(|l| l.chars().count() <= COLUMNS), "{table}");
+    let shown = printed(&mut ask(&["postmortem", second]));
+    for text in [&table, &shown] {
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+    for expected in
+        ["window 77", "2.0 s of audio", "src/a.rs:3", "futex", "the last line", "0.25 s", "5.0 MB"]
+    {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    let json: Value = serde_json::from_str(&printed(&mut ask(&["postmortem", first, "--json"]))).unwrap();
+    assert_eq!(json["threads"][0]["stack"][0]["function"], "waitsx");
+    let list: Value = serde_json::from_str(&printed(&mut ask(&["postmortem", "--json"]))).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+
+    assert!(refusal(&mut ask(&["postmortem", "20260103-000000-sink-0000"]), 1).contains("damaged"));
+    assert!(refusal(&mut ask(&["postmortem", "20260104-000000-sink-0000"]), 1).contains("too long"));
+    assert!(
+        refusal(&mut ask(&["postmortem", "20260105-000000-sink-0000"]), 1).contains("no post-mortem 2026")
+    );
+    refusal(&mut ask(&["postmortem", "../lock"]), 2);
+    // Neither a service nor files.
+    let mut nobody = nursery(["postmortem", "--control-socket"]);
+    nobody.arg(dir.join("nobody")).env("HOME", &dir.0).env_remove("XDG_STATE_HOME");
+    if !nix::unistd::geteuid().is_root() {
+        assert!(refusal(&mut nobody, 1).contains("--state-dir"));
+    }
+}
+
+#[test]
+fn post_mortems_of_a_service_are_those_in_its_memory_and_those_in_its_files() {
+    let dir = TempDir::new();
+    let (file, memory) = ("20260101-000000-sink-0000", "20260102-000000-sink-0000");
+    dir.write(&format!("postmortems/{file}.json"), &post_mortem(file, "2026-01-01T00:00:00.000Z", "x"));
+    let directory = dir.join("postmortems");
+    let kept: PostMortem =
+        serde_json::from_str(&post_mortem(memory, "2026-01-02T00:00:00.000Z", "x")).unwrap();
+    let service = Listener::start(dir.join("sock"), move |request, stream| match request {
+        Request::Postmortems {} => {
+            let kept = vec![kept.summary()];
+            send(stream, &Reply::Postmortems { kept, directory: directory.clone() });
+        }
+        Request::Postmortem { id } if id == memory => {
+            send(stream, &Reply::Postmortem { postmortem: Box::new(kept.clone()) });
+        }
+        other => panic!("{other:?}"),
+    });
+    let table = printed(&mut service.cli(&["postmortem"]));
+    let ids: Vec<&str> = table.lines().skip(1).map(|l| l.split(' ').next().unwrap()).collect();
+    assert_eq!(ids, [file, memory]);
+    for id in ids {
+        assert!(printed(&mut service.cli(&["postmortem", id])).contains(id));
+    }
+}
+
 fn installed(dir: &TempDir, to: &str) -> PathBuf {
     let path = dir.join(to);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();

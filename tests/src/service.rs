@@ -69,6 +69,7 @@ pub struct Service {
     process: Process,
     log: Arc<Mutex<Vec<String>>>,
     environment: Vec<(String, String)>,
+    worker: Option<PathBuf>,
     _slot: Slot,
 }
 
@@ -88,13 +89,21 @@ impl Service {
 
     /// The same with additional variables in its environment.
     pub fn start_with(config: &Value, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self::launch(config, environment.into_iter().collect(), None)
+    }
+
+    /// The same with another worker binary.
+    pub fn start_with_worker(config: &Value, worker: &Path) -> Self {
+        Self::launch(config, Vec::new(), Some(worker.to_owned()))
+    }
+
+    fn launch(config: &Value, environment: Vec<(String, String)>, worker: Option<PathBuf>) -> Self {
         let slot = Slot::take();
         let dir = Arc::new(TempDir::new());
         write_config(&dir, config);
-        let environment: Vec<_> = environment.into_iter().collect();
-        let (child, log) = spawn(&dir, &environment);
+        let (child, log) = spawn(&dir, &environment, worker.as_deref());
         let process = Process::of(child.id()).expect("the process just started");
-        let mut service = Self { dir, child, process, log, environment, _slot: slot };
+        let mut service = Self { dir, child, process, log, environment, worker, _slot: slot };
         service.wait_until_it_answers();
         service
     }
@@ -271,7 +280,7 @@ impl Service {
 
     /// Starts it again in the same directories after it has ended.
     pub fn start_again(&mut self) {
-        let (child, log) = spawn(&self.dir, &self.environment);
+        let (child, log) = spawn(&self.dir, &self.environment, self.worker.as_deref());
         self.process = Process::of(child.id()).expect("the process just started");
         (self.child, self.log) = (child, log);
         self.wait_until_it_answers();
@@ -353,13 +362,15 @@ fn write_config(dir: &TempDir, config: &Value) {
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-fn spawn(dir: &TempDir, environment: &[(String, String)]) -> (Child, Log) {
+fn spawn(dir: &TempDir, environment: &[(String, String)], worker: Option<&Path>) -> (Child, Log) {
+    let worker = worker.map(|path| [OsStr::new("--worker-binary"), path.as_os_str()]);
     let mut child = nursery(["run", "--config"])
         .arg(dir.join("cameras.json"))
         .arg("--state-dir")
         .arg(dir.join("state"))
         .arg("--control-socket")
         .arg(socket_in(dir))
+        .args(worker.into_iter().flatten())
         .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

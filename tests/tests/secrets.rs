@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+use nursery_shared::postmortem::Summary;
 use nursery_tests::{
     audio,
     receiver::{Answer, Receiver},
@@ -93,6 +95,16 @@ fn a_planted_secret_is_in_no_argument_environment_log_status_or_file_of_state() 
     receiver.wait_for("cry.ended", "url", PATIENCE);
     service.wait_for("the refusal to be known", |s| s.alerts.failing_since.is_some().then_some(()));
 
+    // One worker dies, another hangs: what is told of them must not tell more.
+    for (name, signal) in [("capture:url", Signal::SIGKILL), ("capture:key", Signal::SIGSTOP)] {
+        let old = service.process_of(name);
+        assert!(old.signal(signal));
+        service.wait_replaced(name, old);
+    }
+    let list = service.must(["postmortem", "--json"]);
+    let post_mortems: Vec<Summary> = serde_json::from_str(&list).unwrap();
+    assert_eq!(post_mortems.len(), 2, "{list}");
+
     let raw_key = receiver.secret();
     let secrets = [IN_URL, IN_KEY, WRONG, IN_ENVIRONMENT, IN_FILE, IN_HOOK, raw_key.as_str()];
     let mut places: Vec<(String, Vec<u8>)> = Vec::new();
@@ -110,6 +122,12 @@ fn a_planted_secret_is_in_no_argument_environment_log_status_or_file_of_state() 
         [&["status"][..], &["status", "--json"], &["cameras", "--json"], &["logs"], &["events", "--json"]]
     {
         places.push((format!("{command:?}"), service.must(command).into_bytes()));
+    }
+    for one in &post_mortems {
+        places.push((
+            format!("post-mortem {}", one.id),
+            service.must(["postmortem", one.id.as_str()]).into_bytes(),
+        ));
     }
     places.push(("the log".into(), service.log().join("\n").into_bytes()));
     let mut files = Vec::new();

@@ -1,4 +1,4 @@
-//! The supervisor, which runs as root, links no media, tensor, HTTP or database code.
+//! The supervisor, which runs as root, links no media, tensor, HTTP, database or debug-information code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{path::Path, process::Command, time::Duration};
@@ -33,6 +33,8 @@ fn the_supervisor_depends_on_no_media_tensor_http_or_database_code() {
         "nursery-worker",
         "nursery-models",
         "gemm",
+        "addr2line",
+        "framehop",
     ] {
         let found = tree.lines().find(|line| line.starts_with(crate_name));
         assert!(found.is_none(), "nursery-supervisor depends on {found:?}");

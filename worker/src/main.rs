@@ -2,6 +2,7 @@
 
 mod capture;
 mod detect;
+mod examine;
 mod infer;
 mod info;
 mod link;
@@ -36,6 +37,9 @@ enum RoleCommand {
     Quarantine(sink::quarantine::Args),
     /// Prints version and model as JSON
     Info(info::Args),
+    /// Tells what every thread of a process is doing (started by the supervisor)
+    #[command(hide = true)]
+    Examine(examine::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +52,6 @@ fn main() -> ExitCode {
         RoleCommand::Events(args) => sink::query::run(args),
         RoleCommand::Quarantine(args) => sink::quarantine::run(args),
         RoleCommand::Info(args) => info::run(args),
+        RoleCommand::Examine(args) => examine::run(args),
     }
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod demo;
+mod postmortem;
 mod screen;
 mod table;
 mod watch;
@@ -97,6 +98,8 @@ enum Cmd {
     Events(EventsArgs),
     /// List the windows that were set aside because inference processes died of them
     Quarantine(QuarantineArgs),
+    /// List what is known of workers that died or hung, or show one of them
+    Postmortem(postmortem::Args),
     /// Run the detector over recordings; needs no service (see `nursery detect --help`)
     #[command(disable_help_flag = true)]
     Detect {
@@ -236,6 +239,7 @@ pub fn main() -> ExitCode {
         Cmd::Logs { name, follow, socket } => logs(socket, name, follow),
         Cmd::Events(args) => events(args),
         Cmd::Quarantine(args) => quarantine(args),
+        Cmd::Postmortem(args) => postmortem::run(args),
         Cmd::Detect { args } => detect(args),
     };
     match result {

@@ -2,14 +2,15 @@
 //! no sockets and no pids of its own, so that years of faults can be simulated in seconds.
 //!
 //! This file holds the state, the entry point and the life of workers; windows and scores are in
-//! [`dispatch`], overdue things in [`overdue`], what operators ask for in [`operate`], what they are shown in
-//! [`snapshot`].
+//! [`dispatch`], overdue things in [`overdue`], the end of workers that hang or die in [`obituary`], what operators
+//! ask for in [`operate`], what they are shown in [`snapshot`].
 
 mod backoff;
 mod camera;
 mod dispatch;
 mod heartbeat;
 mod ledger;
+mod obituary;
 mod operate;
 mod overdue;
 mod pool;
@@ -32,6 +33,7 @@ use nursery_shared::{
         CameraReport, DeliveryReport, FromWorker, ModelShape, PROTOCOL, Record, RecordKind, Role, SinkConfig,
         StreamState, ToWorker,
     },
+    postmortem::PostMortem,
 };
 
 use camera::{Camera, QueueLimits};
@@ -84,6 +86,8 @@ pub enum Event {
     Broken { key: Key, why: String },
     /// A process was reaped.
     Exited { key: Key, exit: Exit },
+    /// A worker was looked into, or could not be.
+    Examined { key: Key },
     /// Time passed.
     Tick,
 }
@@ -95,8 +99,14 @@ pub enum Action {
     Spawn { key: Key, role: Role, name: String },
     /// Queue a message to a worker.
     Send { key: Key, message: Box<ToWorker> },
+    /// Find out, without waiting, what a worker that hangs is doing; answered by [`Event::Examined`]. Over at the
+    /// latest when it is killed.
+    Examine { key: Key },
     /// SIGKILL; answered by [`Event::Exited`].
     Kill { key: Key },
+    /// Complete this with what the kernel, the log and the examination tell of a process that was just reaped, and
+    /// keep it.
+    PostMortem { key: Key, post_mortem: Box<PostMortem> },
     /// Stop or go on reading from a worker.
     SetReading { key: Key, reading: bool },
     /// A line for the log.
@@ -150,6 +160,8 @@ pub struct Policy {
     next_camera: u32,
     next_window: u64,
     next_batch: u64,
+    /// Makes the names of post-mortems unique; begins anywhere.
+    next_death: u16,
     /// Cameras with a window waiting and none being scored, in the order of service.
     ring: VecDeque<u32>,
     sink: u32,
@@ -170,6 +182,7 @@ pub struct Policy {
 impl Policy {
     /// A service in which nothing runs yet; the first [`handle`](Self::handle) starts it.
     pub fn new(setup: Setup, now: Time, wall_us: i64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(setup.seed);
         let mut policy = Self {
             pool: pool::Sizer::new(now),
             config: setup.config,
@@ -178,7 +191,8 @@ impl Policy {
             model: setup.model,
             state_dir: setup.state_dir,
             cores: setup.cores.max(1),
-            rng: fastrand::Rng::with_seed(setup.seed),
+            next_death: rng.u16(..),
+            rng,
             now,
             wall_us,
             armed: None,
@@ -220,6 +234,7 @@ impl Policy {
             Event::Message { key, message } => self.on_message(key, message),
             Event::Broken { key, why } => self.on_broken(key, why),
             Event::Exited { key, exit } => self.on_exit(key, exit),
+            Event::Examined { key } => self.on_examined(key),
             Event::Tick => {}
         }
         self.settle()
@@ -283,6 +298,7 @@ impl Policy {
         worker.ready_at = None;
         worker.kill_reason = None;
         worker.stop_deadline = None;
+        worker.examined_until = None;
         worker.paused = false;
         worker.ended = false;
         let key = Key { slot, generation: worker.generation };
@@ -302,7 +318,7 @@ impl Policy {
 
     fn on_spawn_failed(&mut self, key: Key, error: &str) {
         if self.current(key).is_some() {
-            self.worker_gone(key.slot, format!("could not be started: {error}"));
+            self.worker_gone(key.slot, format!("could not be started: {error}"), None);
         }
     }
 
@@ -318,7 +334,8 @@ impl Policy {
     fn kill(&mut self, slot: u32, reason: String) {
         let Some(worker) = self.workers.get_mut(&slot).filter(|w| w.is_alive()) else { return };
         if worker.kill_reason.is_some() && worker.stop_deadline.is_none() {
-            return; // The signal is on its way.
+            // The signal is on its way, or waits for an examination that is over now.
+            return self.finish_examination(slot);
         }
         let text = format!("{}: killed: {reason}", worker.name);
         worker.kill_reason = Some(reason);
@@ -336,18 +353,21 @@ impl Policy {
             (None, Exit::Code(code)) => format!("exit status {code}"),
             (None, Exit::Signal(signal)) => format!("signal {signal}"),
         };
-        self.worker_gone(key.slot, how);
+        self.worker_gone(key.slot, how, Some(exit));
     }
 
     /// A process is gone: what it had in hand goes to others, and its slot waits, rests or goes.
-    fn worker_gone(&mut self, slot: u32, how: String) {
+    fn worker_gone(&mut self, slot: u32, how: String, exit: Option<Exit>) {
         let now = self.now;
+        let obituary = exit.and_then(|exit| self.post_mortem(slot, &how, exit));
+        let see = obituary.map_or_else(String::new, |id| format!(" (nursery postmortem {id})"));
         let healthy_after = Duration::from_secs_f64(self.config.supervision.healthy_after_s);
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         let asked_for = worker.state == State::Stopping && worker.stop_deadline.is_some();
         let batch = worker.batch.take();
         let (name, role, camera) = (worker.name.clone(), worker.role, worker.camera);
         worker.pid = None;
+        worker.examined_until = None;
         worker.last_exit = Some(how.clone());
         if worker.ready_at.is_some_and(|t| now.since(t) >= healthy_after) {
             worker.backoff.reset();
@@ -355,17 +375,17 @@ impl Policy {
         let finished = worker.ended && how == "exit status 0";
         if !worker.wanted || finished {
             worker.state = State::Stopped;
-            self.log(Level::Info, format!("{name}: stopped ({how})"));
+            self.log(Level::Info, format!("{name}: stopped ({how}){see}"));
         } else if asked_for {
             worker.state = State::Backoff { until: now };
             worker.restarts += 1;
-            self.log(Level::Info, format!("{name}: stopped as asked ({how}), starting again"));
+            self.log(Level::Info, format!("{name}: stopped as asked ({how}), starting again{see}"));
         } else {
             let wait = worker.backoff.next(&mut self.rng);
             worker.state = State::Backoff { until: now + wait };
             worker.restarts += 1;
             let died = if how.starts_with("could not") { how.clone() } else { format!("died ({how})") };
-            self.log(Level::Warn, format!("{name}: {died}, restart in {} ms", wait.as_millis()));
+            self.log(Level::Warn, format!("{name}: {died}, restart in {} ms{see}", wait.as_millis()));
         }
         if let Some(batch) = batch {
             self.take_back(&name, &how, batch);

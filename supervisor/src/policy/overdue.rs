@@ -108,10 +108,10 @@ impl Policy {
         for (slot, state, role) in due {
             match (state, role) {
                 (State::Backoff { .. }, _) => self.start(slot),
-                (State::Starting, _) => self.kill(slot, "not ready in time after its start".into()),
-                (State::Stopping, _) => self.kill(slot, "did not stop in time".into()),
-                (_, Role::Infer) => self.kill(slot, "hung: no scores for the batch in hand".into()),
-                (_, _) => self.kill(slot, "hung: no progress".into()),
+                (State::Starting, _) => self.examine(slot, "not ready in time after its start".into()),
+                (State::Stopping, _) => self.overdue_in_stopping(slot),
+                (_, Role::Infer) => self.examine(slot, "hung: no scores for the batch in hand".into()),
+                (_, _) => self.examine(slot, "hung: no progress".into()),
             }
         }
         let limit = self.offline_limit();

@@ -27,6 +27,9 @@ struct World {
     spawned_at: BTreeMap<String, Vec<Time>>,
     reading: BTreeMap<String, bool>,
     log: Vec<String>,
+    post_mortems: Vec<PostMortem>,
+    /// Those that hang: examinations never end by themselves.
+    slow_examiner: bool,
     finished: bool,
     /// Start workers by themselves, as real ones do.
     obedient: bool,
@@ -81,6 +84,8 @@ impl World {
             spawned_at: BTreeMap::new(),
             reading: BTreeMap::new(),
             log: Vec::new(),
+            post_mortems: Vec::new(),
+            slow_examiner: false,
             finished: false,
             obedient: true,
         };
@@ -118,6 +123,13 @@ impl World {
                         .expect("messages go to running processes only");
                     inbox.push(*message);
                 }
+                Action::Examine { key } => {
+                    self.name_of(key);
+                    if !self.slow_examiner {
+                        self.event(Event::Examined { key });
+                    }
+                }
+                Action::PostMortem { post_mortem, .. } => self.post_mortems.push(*post_mortem),
                 Action::Kill { key } => {
                     let name = self.name_of(key);
                     self.exit(&name, Exit::Signal(9));
@@ -316,6 +328,92 @@ fn whoever_owes_and_does_not_progress_is_killed_and_nobody_else() {
         let exit = status.workers.iter().find(|w| w.name == hung).unwrap().last_exit.clone().unwrap();
         assert!(exit.contains("hung"), "{exit}");
     }
+}
+
+#[test]
+fn a_worker_that_hangs_is_looked_into_first_and_killed_within_a_second_whatever_the_examiner_does() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.slow_examiner = true;
+    world.window("a");
+    let given = world.now;
+    world.pass(Duration::from_millis(4300), &[]);
+    assert!(world.running.contains_key("infer:0") && world.log.iter().any(|l| l.contains("looked into")));
+    assert_eq!(world.status().workers[1].state, WorkerState::Stopping);
+    while world.post_mortems.is_empty() {
+        world.pass(Duration::from_millis(20), &[]);
+        assert!(world.now.since(given) < Duration::from_secs(5), "{:?}", world.log);
+    }
+    let p = &world.post_mortems[0];
+    assert_eq!((p.worker.as_str(), p.camera.as_deref(), p.signal), ("infer:0", None, Some(9)));
+    assert_eq!(p.reason, "killed: hung: no scores for the batch in hand");
+    assert_eq!((p.owed.len(), p.owed[0].window, p.owed[0].camera.as_str()), (1, 0, "a"));
+    assert!((4.0..5.0).contains(&p.silent_s), "{}", p.silent_s);
+    assert!(world.log.iter().any(|l| l.contains("restart in") && l.contains(&p.id)), "{:?}", world.log);
+    // Its window is not lost, and an answer of the examiner that comes too late hits nobody.
+    world.pass(Duration::from_millis(200), &[]);
+    let (key, _) = world.running["infer:0"];
+    world.event(Event::Examined { key: Key { generation: key.generation - 1, ..key } });
+    world.event(Event::Examined { key });
+    world.score("infer:0");
+    assert_eq!((world.status().inference.scored, world.post_mortems.len()), (1, 1));
+}
+
+#[test]
+fn every_death_by_itself_leaves_a_post_mortem_under_a_name_of_its_own() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.exit("sink", Exit::Signal(11));
+    world.exit("capture:a", Exit::Code(1));
+    world.exit("infer:0", Exit::Code(0));
+    world.pass(Duration::from_secs(1), &[]);
+    world.say("capture:a", FromWorker::Ack { up_to: 0 });
+    let told: Vec<_> = world.post_mortems.iter().map(|p| (p.worker.as_str(), p.reason.as_str())).collect();
+    let lie = "killed: said something that is not for role capture to say";
+    assert_eq!(
+        told,
+        [
+            ("sink", "signal 11"),
+            ("capture:a", "exit status 1"),
+            ("infer:0", "exit status 0"),
+            ("capture:a", lie)
+        ]
+    );
+    assert_eq!(world.post_mortems[1].camera.as_deref(), Some("a"));
+    let ids: BTreeSet<_> = world.post_mortems.iter().map(|p| p.id.clone()).collect();
+    assert_eq!(ids.len(), 4);
+    for id in ids {
+        assert!(nursery_shared::postmortem::is_id(&id));
+        assert_eq!(world.log.iter().filter(|l| l.contains(&id)).count(), 1, "{id}");
+    }
+}
+
+#[test]
+fn deaths_that_were_asked_for_leave_no_post_mortem() {
+    let mut world = World::new(setup(&["a", "b"], 2));
+    let (now, us) = (world.now, world.now.0 as i64);
+    let (_, actions) = world.policy.scale(now, us, PoolSize::Fixed(1));
+    world.perform(actions);
+    world.exit("infer:1", Exit::Code(0));
+    let (_, actions) = world.policy.restart(now, us, "sink");
+    world.perform(actions);
+    world.exit("sink", Exit::Code(0));
+    let (_, actions) = world.policy.reload(now, us, setup(&["a"], 1).config);
+    world.perform(actions);
+    world.exit("capture:b", Exit::Code(0));
+    let actions = world.policy.stop(now, us);
+    world.perform(actions);
+    // Everybody is told to end at once: the terminal was closed, or a service manager is impatient.
+    for name in ["capture:a", "infer:0", "sink"] {
+        if world.running.contains_key(name) {
+            world.exit(name, Exit::Signal(15));
+        }
+    }
+    assert_eq!(world.post_mortems, []);
+    // One that crashes instead of draining was not asked to do that.
+    let mut world = World::new(setup(&["a"], 1));
+    let (_, actions) = world.policy.restart(world.now, world.now.0 as i64, "sink");
+    world.perform(actions);
+    world.exit("sink", Exit::Signal(6));
+    assert_eq!(world.post_mortems.len(), 1);
 }
 
 #[test]

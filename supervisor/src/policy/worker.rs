@@ -14,6 +14,9 @@ const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
 const INFER_LIMIT: Duration = Duration::from_secs(4);
 /// A sink reports every second; a slow disk is granted more than that.
 const SINK_LIMIT: Duration = Duration::from_secs(10);
+/// How long a worker that hangs is looked into before it is killed, at the most. From its deadline to its end it
+/// shall take no more than a second.
+pub(super) const EXAMINATION_LIMIT: Duration = Duration::from_millis(600);
 /// From `Drain` to exit.
 const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 
@@ -66,6 +69,8 @@ pub struct Worker {
     pub kill_reason: Option<String>,
     /// When a worker that was told to stop is killed.
     pub stop_deadline: Option<Time>,
+    /// It hangs, is being looked into, and is killed at this time if that takes so long.
+    pub examined_until: Option<Time>,
     /// infer: what it has in hand.
     pub batch: Option<Batch>,
     /// infer: microseconds spent with a batch in hand, for sizing the pool.
@@ -97,6 +102,7 @@ impl Worker {
             wanted: true,
             kill_reason: None,
             stop_deadline: None,
+            examined_until: None,
             batch: None,
             busy_us: 0,
             paused: false,
@@ -119,7 +125,7 @@ impl Worker {
                 Role::Infer => self.batch.as_ref().map(|_| self.heard_at + INFER_LIMIT),
                 Role::Sink => Some(self.heard_at + SINK_LIMIT),
             },
-            State::Stopping => self.stop_deadline,
+            State::Stopping => self.examined_until.or(self.stop_deadline),
             State::Backoff { until } => self.wanted.then_some(until),
             State::Stopped => None,
         }

@@ -16,6 +16,7 @@ use nursery_shared::{
     config,
     control::{Reply, Request},
     message::Role,
+    postmortem::Finding,
     timestamp,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -23,8 +24,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{
     Options, ServiceError,
     clients::{Clients, Outcome, Peer},
+    examiner::Examiner,
     logs::Logs,
-    process::{Process, Read1},
+    postmortems::PostMortems,
+    process::{Process, Read1, Remains},
     procfs, spawn,
 };
 use crate::policy::{Action, Event, Key, Level, Policy, Setup, Time};
@@ -35,6 +38,8 @@ const END_GRACE: Duration = Duration::from_secs(1);
 const LAST_WORDS: usize = 8;
 /// How long no client is accepted after accepting one failed.
 const DEAF: Duration = Duration::from_secs(1);
+/// Processes that look into workers at once: a whole pool that hangs must not be held up by its examination.
+const MAX_EXAMINERS: usize = 4;
 /// Readiness events taken at once.
 const EVENTS: usize = 256;
 
@@ -47,6 +52,10 @@ enum Token {
     Socket(u32),
     Output(u32),
     Client(u32),
+    /// Its exit.
+    Examiner(u32),
+    /// Its output.
+    Findings(u32),
 }
 
 impl Token {
@@ -58,6 +67,8 @@ impl Token {
             Token::Socket(n) => (3, n),
             Token::Output(n) => (4, n),
             Token::Client(n) => (5, n),
+            Token::Examiner(n) => (6, n),
+            Token::Findings(n) => (7, n),
         };
         (kind << 32) | u64::from(value)
     }
@@ -71,6 +82,8 @@ impl Token {
             3 => Token::Socket(value),
             4 => Token::Output(value),
             5 => Token::Client(value),
+            6 => Token::Examiner(value),
+            7 => Token::Findings(value),
             _ => return None,
         })
     }
@@ -86,6 +99,12 @@ pub struct EventLoop {
     logs: Logs,
     /// By slot.
     processes: BTreeMap<u32, Process>,
+    /// By a number of their own: one that the kernel does not let go may outlive its worker's slot.
+    examiners: BTreeMap<u32, Examiner>,
+    next_examiner: u32,
+    /// Of the process that was just reaped.
+    remains: Option<Remains>,
+    post_mortems: PostMortems,
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
     events: VecDeque<Event>,
@@ -100,7 +119,13 @@ fn io_error(what: &str) -> impl Fn(Errno) -> ServiceError + '_ {
 
 impl EventLoop {
     /// Registers signals and the control socket.
-    pub fn new(options: Options, setup: Setup, clients: Clients, logs: Logs) -> Result<Self, ServiceError> {
+    pub fn new(
+        options: Options,
+        setup: Setup,
+        clients: Clients,
+        logs: Logs,
+        post_mortems: PostMortems,
+    ) -> Result<Self, ServiceError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io_error("epoll"))?;
         let mut signals = Vec::new();
         for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -127,6 +152,10 @@ impl EventLoop {
             clients,
             logs,
             processes: BTreeMap::new(),
+            examiners: BTreeMap::new(),
+            next_examiner: 0,
+            remains: None,
+            post_mortems,
             more: Vec::new(),
             events: VecDeque::new(),
             deaf_until: None,
@@ -147,6 +176,7 @@ impl EventLoop {
         loop {
             self.handle_events();
             if self.finished {
+                self.post_mortems.flush();
                 tracing::info!("stopped");
                 return Ok(());
             }
@@ -197,7 +227,15 @@ impl EventLoop {
                         self.events.push_back(Event::Broken { key, why });
                     }
                 }
+                Action::Examine { key } => self.examine(key),
+                Action::PostMortem { key, mut post_mortem } => {
+                    if let Some(remains) = self.remains.take_if(|r| r.key == key) {
+                        remains.complete(&mut post_mortem);
+                    }
+                    self.post_mortems.keep(&post_mortem);
+                }
                 Action::Kill { key } => {
+                    self.end_examination(key);
                     if let Some(process) = self.process(key) {
                         process.kill();
                     }
@@ -267,6 +305,73 @@ impl EventLoop {
             }
             Token::Output(slot) => self.read_output(slot),
             Token::Client(id) => self.serve(id),
+            Token::Examiner(id) => self.examiner_exited(id),
+            Token::Findings(id) => {
+                if let Some(examiner) = self.examiners.get_mut(&id) {
+                    examiner.read();
+                    if examiner.output_ended {
+                        let _ = self.epoll.delete(examiner.descriptors()[1]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has a worker looked into; whatever comes of it, the policy is told.
+    fn examine(&mut self, key: Key) {
+        let Some(process) = self.processes.get_mut(&key.slot).filter(|p| p.key == key) else { return };
+        let id = self.next_examiner;
+        let started = if self.examiners.len() >= MAX_EXAMINERS {
+            Err(std::io::Error::other(format!("{MAX_EXAMINERS} others are looked into")))
+        } else {
+            Examiner::start(&self.options.worker_binary, key, process.pid()).and_then(|examiner| {
+                let tokens = [Token::Examiner(id), Token::Findings(id)];
+                let added = examiner.descriptors().into_iter().zip(tokens).try_for_each(|(fd, token)| {
+                    self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.encode()))
+                });
+                match added {
+                    Ok(()) => Ok(examiner),
+                    Err(e) => {
+                        examiner.abandon();
+                        Err(e.into())
+                    }
+                }
+            })
+        };
+        match started {
+            Ok(examiner) => {
+                self.next_examiner = self.next_examiner.wrapping_add(1);
+                self.examiners.insert(id, examiner);
+            }
+            Err(e) => {
+                process.findings.push(Finding::Note(format!("what it was doing is not known: {e}")));
+                self.events.push_back(Event::Examined { key });
+            }
+        }
+    }
+
+    fn examiner_exited(&mut self, id: u32) {
+        let Some(examiner) = self.examiners.get_mut(&id) else { return };
+        let Some(unfinished) = examiner.reap() else { return };
+        if !examiner.over {
+            let key = examiner.key;
+            let findings = examiner.findings(unfinished.as_deref());
+            if let Some(process) = self.process(key) {
+                process.findings.extend(findings);
+            }
+            self.events.push_back(Event::Examined { key });
+        }
+        self.examiners.remove(&id);
+    }
+
+    /// A worker is killed: whoever still looks into it has had its time.
+    fn end_examination(&mut self, key: Key) {
+        let Some(examiner) = self.examiners.values_mut().find(|e| e.key == key && !e.over) else { return };
+        let findings = examiner.findings(Some("looking took too long"));
+        // It is reaped when its exit is reported.
+        examiner.kill();
+        if let Some(process) = self.process(key) {
+            process.findings.extend(findings);
         }
     }
 
@@ -350,7 +455,7 @@ impl EventLoop {
     fn on_exit(&mut self, slot: u32) {
         let Some(process) = self.processes.get_mut(&slot) else { return };
         process.kill_session();
-        let Some(exit) = process.reap() else { return };
+        let Some(ended) = process.reap() else { return };
         let key = process.key;
         // Its last words count: an acknowledgement, the end of a recording. A socket holds far less than this
         // many quotas, unless somebody who inherited it goes on writing.
@@ -362,9 +467,11 @@ impl EventLoop {
         }
         process.finish_output(timestamp::monotonic_us());
         self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
-        self.events.push_back(Event::Exited { key, exit });
-        self.processes.remove(&slot);
+        self.events.push_back(Event::Exited { key, exit: ended.exit });
+        self.end_examination(key);
+        self.remains = self.processes.remove(&slot).map(|process| process.into_remains(ended));
         self.handle_events();
+        self.remains = None;
     }
 
     fn accept(&mut self) {
@@ -428,6 +535,16 @@ impl EventLoop {
                     config: self.options.config_path.clone(),
                 };
             }
+            Request::Postmortems {} => {
+                return Reply::Postmortems {
+                    kept: self.post_mortems.list(),
+                    directory: self.post_mortems.directory().to_owned(),
+                };
+            }
+            Request::Postmortem { id } => match self.post_mortems.get(&id) {
+                Some(postmortem) => return Reply::Postmortem { postmortem: Box::new(postmortem) },
+                None => Err(format!("no post-mortem {id:?} is in memory")),
+            },
             Request::Logs { .. } => Err("logs are not asked for here".to_owned()),
             Request::Scale { workers } => {
                 tracing::info!("scale asked for {who}");

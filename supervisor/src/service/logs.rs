@@ -13,6 +13,10 @@ use std::{
     time::Duration,
 };
 
+use nursery_shared::{
+    postmortem::{LOG_BYTES, LOG_LINES},
+    timestamp,
+};
 use tracing_subscriber::fmt::{MakeWriter, format::Writer, time::FormatTime};
 
 /// Lines kept for `nursery logs`.
@@ -187,6 +191,9 @@ pub struct Lines {
     second: u64,
     in_second: u32,
     suppressed: u64,
+    /// The newest lines, for a post-mortem.
+    recent: VecDeque<String>,
+    recent_bytes: usize,
 }
 
 /// Lines that one worker may write in a second.
@@ -194,7 +201,31 @@ const PER_SECOND: u32 = 100;
 
 impl Lines {
     pub fn new(name: String) -> Self {
-        Self { name, partial: Vec::new(), overlong: false, second: 0, in_second: 0, suppressed: 0 }
+        Self {
+            name,
+            partial: Vec::new(),
+            overlong: false,
+            second: 0,
+            in_second: 0,
+            suppressed: 0,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+        }
+    }
+
+    /// The newest lines, oldest first, each with its time.
+    pub fn into_recent(self) -> Vec<String> {
+        self.recent.into()
+    }
+
+    fn remember(&mut self, text: &str) {
+        let line = format!("{} {text}", timestamp::rfc3339(timestamp::now_us()));
+        self.recent_bytes += line.len();
+        self.recent.push_back(line);
+        while self.recent.len() > LOG_LINES || self.recent_bytes > LOG_BYTES {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.len();
+        }
     }
 
     /// Takes output in at `now_us` and logs the lines that became complete.
@@ -247,6 +278,7 @@ impl Lines {
             return;
         }
         let cut = if overlong { " …" } else { "" };
+        self.remember(&format!("{text}{cut}"));
         let (level, rest) = text.split_once(' ').unwrap_or((text, ""));
         let name = &self.name;
         match level {

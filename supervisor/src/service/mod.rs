@@ -3,7 +3,9 @@
 
 mod clients;
 mod event_loop;
+mod examiner;
 mod logs;
+mod postmortems;
 pub mod probe;
 mod process;
 mod procfs;
@@ -87,6 +89,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let clients = clients::Clients::bind(&options.control_socket)?;
     raise_descriptor_limit();
     let logs = logs::start(options.log_to_stderr).map_err(|e| ServiceError::failed(format!("log: {e}")))?;
+    let post_mortems = postmortems::PostMortems::start(&options.state_dir)
+        .map_err(|e| ServiceError::failed(format!("post-mortems: {e}")))?;
     let uid = nix::unistd::geteuid();
     if !uid.is_root() {
         tracing::info!("running as uid {uid}, not as root: only what this user may do is done");
@@ -99,7 +103,7 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         seed: fastrand::u64(..),
     };
-    let result = event_loop::EventLoop::new(options, setup, clients, logs.clone())?.run();
+    let result = event_loop::EventLoop::new(options, setup, clients, logs.clone(), post_mortems)?.run();
     logs.flush();
     result
 }

@@ -23,9 +23,15 @@ use nix::{
 use nursery_shared::{
     frame::{self, FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
     message::{FromWorker, ToWorker},
+    postmortem::{Finding, PostMortem},
 };
 
-use super::{logs::Lines, procfs, spawn::Spawned};
+use super::{
+    logs::Lines,
+    procfs,
+    spawn::Spawned,
+    sys::{self, Used},
+};
 use crate::policy::{Exit, Key};
 
 /// Bytes read from one worker before the others have their turn.
@@ -52,7 +58,47 @@ pub struct Process {
     /// Since when its socket has been at its end while the process still runs.
     pub ended_at: Option<Instant>,
     pub output_ended: bool,
+    /// What was found out about it while it hung.
+    pub findings: Vec<Finding>,
     interest: EpollFlags,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    pub exit: Exit,
+    used: Used,
+    core_dumped: bool,
+}
+
+/// What is left of a process that was reaped.
+pub struct Remains {
+    pub key: Key,
+    ended: Ended,
+    log: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+impl Remains {
+    /// Completes what the policy knew of it.
+    pub fn complete(self, post_mortem: &mut PostMortem) {
+        for finding in self.findings {
+            post_mortem.add(finding);
+        }
+        let resources = &mut post_mortem.resources;
+        // The kernel counts memory roughly, and differently in different places.
+        let known = [resources.rss_bytes, resources.peak_rss_bytes, Some(self.ended.used.peak_rss_bytes)];
+        resources.peak_rss_bytes = known.into_iter().flatten().max();
+        resources.cpu_s = Some(self.ended.used.cpu_s);
+        post_mortem.signal_name = post_mortem
+            .signal
+            .and_then(|number| Signal::try_from(number).ok())
+            .map(|signal| signal.as_str().to_owned());
+        if self.ended.core_dumped {
+            post_mortem.notes.push("the kernel wrote a core dump".into());
+        }
+        post_mortem.log = self.log;
+    }
 }
 
 /// What reading from a worker's socket brought.
@@ -82,6 +128,7 @@ impl Process {
             reading: true,
             ended_at: None,
             output_ended: false,
+            findings: Vec::new(),
             interest: EpollFlags::EPOLLIN,
         }
     }
@@ -212,13 +259,19 @@ impl Process {
         }
     }
 
-    /// The exit status, if it has exited.
-    pub fn reap(&mut self) -> Option<Exit> {
-        let status = self.child.try_wait().ok().flatten()?;
-        Some(match (status.code(), status.signal()) {
+    /// How it ended, if it has exited.
+    pub fn reap(&mut self) -> Option<Ended> {
+        let (status, used) = sys::reap(self.child.id()).ok().flatten()?;
+        let exit = match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or(0)),
-        })
+        };
+        Some(Ended { exit, used, core_dumped: status.core_dumped() })
+    }
+
+    /// What is left of it for its post-mortem.
+    pub fn into_remains(self, ended: Ended) -> Remains {
+        Remains { key: self.key, ended, log: self.lines.into_recent(), findings: self.findings }
     }
 
     /// The process's number.

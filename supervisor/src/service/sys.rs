@@ -2,7 +2,12 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::ExitStatusExt,
+    },
+    process::ExitStatus,
 };
 
 /// A descriptor that becomes readable when the process exits.
@@ -38,9 +43,59 @@ pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, parent: u32) -> io::
         } else {
             check(libc::dup2(socket, target) as libc::c_long)?;
         }
+        // Where the kernel lets only ancestors look into a process (Yama), its parent's helper may too. Kernels
+        // without Yama do not know the call, and do not need it.
+        libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(parent), 0, 0, 0);
         // Whatever else this process inherited from whoever started it stays here. Kernels before 5.11 do not
         // know the call; all descriptors of our own are close-on-exec anyway.
         libc::syscall(libc::SYS_close_range, target + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
     }
     Ok(())
+}
+
+/// What a helper that says everything on its standard output does between fork and exec: die with its parent, keep
+/// none of its descriptors. Only async-signal-safe calls.
+pub fn prepare_helper(parent: u32) -> io::Result<()> {
+    // SAFETY: plain system calls on integers; they touch no memory, take no lock and allocate nothing.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have died before the line above.
+        if libc::getppid() as u32 != parent {
+            libc::_exit(1);
+        }
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+    Ok(())
+}
+
+/// What a process had used when it ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Used {
+    pub peak_rss_bytes: u64,
+    pub cpu_s: f64,
+}
+
+/// Reaps a child if it has exited; after that its number may be another's.
+pub fn reap(pid: u32) -> io::Result<Option<(ExitStatus, Used)>> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to memory of ours of the right types, which outlives the call.
+    let found = unsafe { libc::wait4(pid as libc::pid_t, &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    match found {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        _ => {
+            // SAFETY: all-zero bytes are a valid rusage, and the kernel has filled it in.
+            let usage = unsafe { usage.assume_init() };
+            let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+            let used = Used {
+                // Kilobytes, whatever the manual of other systems says.
+                peak_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+                cpu_s: ((seconds(usage.ru_utime) + seconds(usage.ru_stime)) * 1000.0).round() / 1000.0,
+            };
+            Ok(Some((ExitStatus::from_raw(status), used)))
+        }
+    }
 }
