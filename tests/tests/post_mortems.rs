@@ -225,6 +225,27 @@ fn an_examiner_that_hangs_delays_the_kill_by_less_than_a_second_and_is_gone_itse
 }
 
 #[test]
+fn many_that_hang_at_once_are_all_killed_within_a_second_and_some_are_looked_into() {
+    let names: Vec<String> = (0..6).map(|n| format!("c{n}")).collect();
+    let cameras = names.iter().map(|name| camera(name, "synthetic:silence"));
+    let service = Service::start(&config(cameras, []));
+    service.wait_live(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let olds: Vec<_> =
+        names.iter().map(|name| (name, service.process_of(&format!("capture:{name}")))).collect();
+    assert!(olds.iter().all(|(_, old)| old.signal(Signal::SIGSTOP)));
+    for (name, old) in olds {
+        service.wait_replaced(&format!("capture:{name}"), old);
+        let took = between(&service, &format!("capture:{name}: hung"), &format!("capture:{name}: died"));
+        assert!(took < DECISION_TO_DEATH, "{name}: {took:?}");
+    }
+    let all = list(&service);
+    assert_eq!(all.len(), names.len());
+    let looked_into =
+        all.iter().filter(|s| service.must(["postmortem", s.id.as_str()]).contains(" threads\n"));
+    assert!(looked_into.count() >= 1);
+}
+
+#[test]
 fn where_nothing_can_be_written_post_mortems_are_kept_in_memory() {
     let service = Service::start(&config([camera("crib", "synthetic:silence")], []));
     service.wait_live(&["crib"]);
