@@ -16,7 +16,7 @@ use nursery_shared::{
 };
 use nursery_tests::{
     rtsp_camera::{Codec, RtspCamera},
-    service::{Service, binary, camera, config, nursery},
+    service::{Service, binary, camera, config, find_worker, nursery},
     skip,
     temp_dir::TempDir,
     wait::{self, PATIENCE},
@@ -126,6 +126,7 @@ fn a_stopped_inference_process_is_shown_as_stopped_with_the_window_it_owes() {
     let crib = RtspCamera::start(Codec::L16);
     let service = Service::start(&config([camera("crib", crib.url())], []));
     service.wait_live(&["crib"]);
+    service.wait_for("scored windows", |s| (find_worker(s, "infer:0").progress > 0).then_some(()));
     let old = service.process_of("infer:0");
     assert!(old.signal(Signal::SIGSTOP));
     let (p, shown) = wait_for(&service, "infer:0", &[]);
