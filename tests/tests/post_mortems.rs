@@ -16,7 +16,7 @@ use nursery_shared::{
 };
 use nursery_tests::{
     rtsp_camera::{Codec, RtspCamera},
-    service::{Service, binary, camera, config, nursery},
+    service::{Service, binary, camera, config, find_worker, nursery},
     skip,
     temp_dir::TempDir,
     wait::{self, PATIENCE},
@@ -126,6 +126,7 @@ fn a_stopped_inference_process_is_shown_as_stopped_with_the_window_it_owes() {
     let crib = RtspCamera::start(Codec::L16);
     let service = Service::start(&config([camera("crib", crib.url())], []));
     service.wait_live(&["crib"]);
+    service.wait_for("scored windows", |s| (find_worker(s, "infer:0").progress > 0).then_some(()));
     let old = service.process_of("infer:0");
     assert!(old.signal(Signal::SIGSTOP));
     let (p, shown) = wait_for(&service, "infer:0", &[]);
@@ -222,6 +223,27 @@ fn an_examiner_that_hangs_delays_the_kill_by_less_than_a_second_and_is_gone_itse
         all.into_iter().filter(|p| String::from_utf8_lossy(&p.arguments()).starts_with("sleep")).count()
     };
     wait::until("the end of the examiner", PATIENCE, || (sleeps() == 0).then_some(()));
+}
+
+#[test]
+fn many_that_hang_at_once_are_all_killed_within_a_second_and_some_are_looked_into() {
+    let names: Vec<String> = (0..6).map(|n| format!("c{n}")).collect();
+    let cameras = names.iter().map(|name| camera(name, "synthetic:silence"));
+    let service = Service::start(&config(cameras, []));
+    service.wait_live(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let olds: Vec<_> =
+        names.iter().map(|name| (name, service.process_of(&format!("capture:{name}")))).collect();
+    assert!(olds.iter().all(|(_, old)| old.signal(Signal::SIGSTOP)));
+    for (name, old) in olds {
+        service.wait_replaced(&format!("capture:{name}"), old);
+        let took = between(&service, &format!("capture:{name}: hung"), &format!("capture:{name}: died"));
+        assert!(took < DECISION_TO_DEATH, "{name}: {took:?}");
+    }
+    let all = list(&service);
+    assert_eq!(all.len(), names.len());
+    let looked_into =
+        all.iter().filter(|s| service.must(["postmortem", s.id.as_str()]).contains(" threads\n"));
+    assert!(looked_into.count() >= 1);
 }
 
 #[test]

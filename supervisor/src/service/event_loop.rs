@@ -38,8 +38,9 @@ const END_GRACE: Duration = Duration::from_secs(1);
 const LAST_WORDS: usize = 8;
 /// How long no client is accepted after accepting one failed.
 const DEAF: Duration = Duration::from_secs(1);
-/// Processes that look into workers at once: a whole pool that hangs must not be held up by its examination.
-const MAX_EXAMINERS: usize = 4;
+/// Processes that look into workers at once. Many that hang at once do so for one reason, and two that are looked
+/// into in time tell more than many that take the processor from each other.
+const MAX_EXAMINERS: usize = 2;
 /// Readiness events taken at once.
 const EVENTS: usize = 256;
 
@@ -322,7 +323,7 @@ impl EventLoop {
         let Some(process) = self.processes.get_mut(&key.slot).filter(|p| p.key == key) else { return };
         let id = self.next_examiner;
         let started = if self.examiners.len() >= MAX_EXAMINERS {
-            Err(std::io::Error::other(format!("{MAX_EXAMINERS} others are looked into")))
+            Err(std::io::Error::other(format!("{MAX_EXAMINERS} others are being looked into")))
         } else {
             Examiner::start(&self.options.worker_binary, key, process.pid()).and_then(|examiner| {
                 let tokens = [Token::Examiner(id), Token::Findings(id)];
