@@ -1,9 +1,9 @@
 //! The service: the thin shell of real processes, sockets and clocks around the policy. One thread, one
 //! readiness loop; nothing in it waits for a worker, a client, a disk or a name.
 
-mod clients;
+pub mod clients;
 mod event_loop;
-mod logs;
+pub mod logs;
 pub mod probe;
 mod process;
 mod procfs;

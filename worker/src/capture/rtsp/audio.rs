@@ -49,22 +49,73 @@ pub enum Decoded {
     Corrupt(String),
 }
 
+/// What a server says about a track.
+pub struct Track<'a> {
+    /// Name of the encoding in lower case.
+    pub encoding: &'a str,
+    /// Samples per second.
+    pub rate: u32,
+    pub channels: usize,
+    /// AudioSpecificConfig, where the encoding is AAC and has one that can be read.
+    pub aac: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a Stream> for Track<'a> {
+    fn from(stream: &'a Stream) -> Self {
+        let encoding = stream.encoding_name();
+        match stream.parameters() {
+            Some(ParametersRef::Audio(parameters)) if encoding == "mpeg4-generic" => Self {
+                encoding,
+                rate: parameters.clock_rate(),
+                channels: usize::from(parameters.channels().get()),
+                aac: Some(parameters.extra_data()),
+            },
+            _ => Self {
+                encoding,
+                rate: stream.clock_rate_hz(),
+                channels: stream.channels().map_or(1, |c| usize::from(c.get())),
+                aac: None,
+            },
+        }
+    }
+}
+
+/// The encoded audio of one frame.
+pub struct Piece<'a> {
+    pub data: &'a [u8],
+    /// Time of its first sample, in units of `clock` per second.
+    pub timestamp: i64,
+    pub clock: NonZeroU32,
+    /// Its length in samples, as far as the codec has frames.
+    pub length: NonZeroU32,
+    /// Packets lost before it.
+    pub lost: u16,
+}
+
+impl<'a> From<&'a AudioFrame> for Piece<'a> {
+    fn from(frame: &'a AudioFrame) -> Self {
+        let timestamp = frame.timestamp();
+        Self {
+            data: frame.data(),
+            timestamp: timestamp.timestamp(),
+            clock: timestamp.clock_rate(),
+            length: frame.frame_length(),
+            lost: frame.loss(),
+        }
+    }
+}
+
 impl AudioDecoder {
     /// For a track as the server describes it; the error names the codec that is not supported.
-    pub fn new(stream: &Stream) -> Result<Self, String> {
-        let mut rate = stream.clock_rate_hz();
-        let mut channels = stream.channels().map_or(1, |c| usize::from(c.get()));
-        let codec = match stream.encoding_name() {
+    pub fn new(track: &Track<'_>) -> Result<Self, String> {
+        let (rate, channels) = (track.rate, track.channels);
+        let codec = match track.encoding {
             "pcmu" => Codec::Ulaw,
             "pcma" => Codec::Alaw,
             "l16" => Codec::L16,
             "mpeg4-generic" => {
-                let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
-                    return Err("its AAC audio is of a kind that is not supported".into());
-                };
-                rate = parameters.clock_rate();
-                channels = usize::from(parameters.channels().get());
-                Codec::Aac(aac(parameters.extra_data(), rate, channels)?)
+                let config = track.aac.ok_or("its AAC audio is of a kind that is not supported")?;
+                Codec::Aac(aac(config, rate, channels)?)
             }
             other => return Err(format!("its audio is {}, which is not supported", name(other))),
         };
@@ -84,10 +135,10 @@ impl AudioDecoder {
 
     /// Appends the frame's audio to `out`, silence for lost packets before it. Fails only where the track
     /// cannot be used at all.
-    pub fn decode(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<Decoded, String> {
-        let after_short_packet = self.fill_gap(frame, out)?;
+    pub fn decode(&mut self, piece: &Piece<'_>, out: &mut Vec<f32>) -> Result<Decoded, String> {
+        let after_short_packet = self.fill_gap(piece, out)?;
         self.interleaved.clear();
-        let data = frame.data();
+        let data = piece.data;
         match &mut self.codec {
             Codec::Ulaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::ulaw(b)) / 32_768.0)),
             Codec::Alaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::alaw(b)) / 32_768.0)),
@@ -119,10 +170,9 @@ impl AudioDecoder {
 
     /// Fills the time between the last frame and this one; true where that is too little for a pause, and no
     /// packet was lost.
-    fn fill_gap(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<bool, String> {
-        let timestamp = frame.timestamp();
-        let (clock, now) = (timestamp.clock_rate(), timestamp.timestamp());
-        let expected = self.expected.replace(now.saturating_add(self.duration(frame, clock)));
+    fn fill_gap(&mut self, piece: &Piece<'_>, out: &mut Vec<f32>) -> Result<bool, String> {
+        let (clock, now) = (piece.clock, piece.timestamp);
+        let expected = self.expected.replace(now.saturating_add(self.duration(piece)));
         let Some(expected) = expected else { return Ok(false) };
         let gap = now.saturating_sub(expected);
         if gap <= 0 || gap > i64::from(LONGEST_GAP_S) * i64::from(clock.get()) {
@@ -133,17 +183,17 @@ impl AudioDecoder {
         self.mono.push(&silence, self.channels, self.rate, out)?;
         // Timestamps of codecs with long frames are often rounded; only raw samples are exact.
         let exact = !matches!(self.codec, Codec::Aac(_));
-        Ok(exact && frame.loss() == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
+        Ok(exact && piece.lost == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
     }
 
     /// Length of a frame in units of its clock.
-    fn duration(&self, frame: &AudioFrame, clock: NonZeroU32) -> i64 {
+    fn duration(&self, piece: &Piece<'_>) -> i64 {
         let samples = match self.codec {
-            Codec::Aac(_) => u64::from(frame.frame_length().get()),
-            Codec::L16 => frame.data().len() as u64 / 2 / self.channels.max(1) as u64,
-            Codec::Ulaw | Codec::Alaw => frame.data().len() as u64 / self.channels.max(1) as u64,
+            Codec::Aac(_) => u64::from(piece.length.get()),
+            Codec::L16 => piece.data.len() as u64 / 2 / self.channels.max(1) as u64,
+            Codec::Ulaw | Codec::Alaw => piece.data.len() as u64 / self.channels.max(1) as u64,
         };
-        (samples * u64::from(clock.get()) / u64::from(self.rate.max(1))) as i64
+        (samples * u64::from(piece.clock.get()) / u64::from(self.rate.max(1))) as i64
     }
 }
 
