@@ -138,10 +138,16 @@ impl<'a> Judge<'a> {
         };
         let allowed = (self.target.memory)(input.len());
         if peak > allowed {
-            return Err(format!("allocated {peak} bytes for an input of {}, allowed are {allowed}", input.len()));
+            return Err(format!(
+                "allocated {peak} bytes for an input of {}, allowed are {allowed}",
+                input.len()
+            ));
         }
         if seconds > self.target.seconds {
-            return Err(format!("took {seconds:.1} s of processor time, allowed are {} s", self.target.seconds));
+            return Err(format!(
+                "took {seconds:.1} s of processor time, allowed are {} s",
+                self.target.seconds
+            ));
         }
         Ok(way)
     }

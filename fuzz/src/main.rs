@@ -88,7 +88,9 @@ fn main() -> ExitCode {
     let result = match cli.inner {
         Some(Inner::Child { target, seed, folder, executions, seconds }) => {
             let time = seconds.map(|s| Duration::from_secs_f64(s.clamp(0.0, 1e9)));
-            find(&target).and_then(|t| child::run(t, seed, Budget { executions, time }, &folder)).map(|()| true)
+            find(&target)
+                .and_then(|t| child::run(t, seed, Budget { executions, time }, &folder))
+                .map(|()| true)
         }
         None => run(&cli.run),
     };
@@ -144,7 +146,10 @@ fn run(args: &Run) -> Result<bool, String> {
         let budget = match (args.short, args.executions) {
             (true, _) => Budget { executions: Some(target.short), time: None },
             (_, Some(n)) => Budget { executions: Some(n), time: None },
-            _ => Budget { executions: None, time: Some(Duration::from_secs_f64((args.minutes * 60.0).clamp(0.0, 1e9))) },
+            _ => Budget {
+                executions: None,
+                time: Some(Duration::from_secs_f64((args.minutes * 60.0).clamp(0.0, 1e9))),
+            },
         };
         let mut plan = Plan::new(seed, budget, args.findings.clone());
         if let Some(seconds) = args.patience {

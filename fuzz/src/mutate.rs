@@ -39,8 +39,29 @@ fn rounds(random: &mut Rng) -> usize {
 }
 
 const NUMBERS: [&str; 24] = [
-    "0", "1", "-1", "2", "7", "8", "255", "256", "-32768", "65535", "65536", "16000", "8000", "2147483647", "4294967295",
-    "4294967296", "9223372036854775807", "-9223372036854775808", "18446744073709551615", "0.5", "1e308", "-0.0", "1e-320",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "7",
+    "8",
+    "255",
+    "256",
+    "-32768",
+    "65535",
+    "65536",
+    "16000",
+    "8000",
+    "2147483647",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "18446744073709551615",
+    "0.5",
+    "1e308",
+    "-0.0",
+    "1e-320",
     "99999999999999999999999",
 ];
 
@@ -71,7 +92,8 @@ pub fn bytes(random: &mut Rng, mut out: Vec<u8>, other: &[u8], words: &[&str]) -
         6 => {
             let count = short(random, 64);
             let filler = random.u8(..);
-            let new: Vec<u8> = (0..count).map(|_| if random.bool() { filler } else { random.u8(..) }).collect();
+            let new: Vec<u8> =
+                (0..count).map(|_| if random.bool() { filler } else { random.u8(..) }).collect();
             out.splice(at..at, new);
         }
         7 if left > 0 => {
@@ -122,9 +144,8 @@ pub fn text(random: &mut Rng, input: Vec<u8>, other: &[u8], words: &[&str]) -> V
     }
     // Words and numbers: runs of letters and digits.
     let is_word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    let starts: Vec<usize> = (0..input.len())
-        .filter(|&i| is_word(&input[i]) && (i == 0 || !is_word(&input[i - 1])))
-        .collect();
+    let starts: Vec<usize> =
+        (0..input.len()).filter(|&i| is_word(&input[i]) && (i == 0 || !is_word(&input[i - 1]))).collect();
     if starts.is_empty() {
         return bytes(random, input, other, words);
     }

@@ -66,7 +66,8 @@ pub fn run(target: &Target, plan: &Plan) -> Result<Outcome, String> {
             executions: plan.budget.executions.map(|n| n.saturating_sub(outcome.executions)),
             time: plan.budget.time.map(|t| t.saturating_sub(since.elapsed())),
         };
-        if left.executions == Some(0) || left.time == Some(Duration::ZERO) || outcome.findings.len() >= ENOUGH {
+        if left.executions == Some(0) || left.time == Some(Duration::ZERO) || outcome.findings.len() >= ENOUGH
+        {
             break;
         }
         let (report, finding) = one_child(target, seed, left, plan.patience, &work.0)?;

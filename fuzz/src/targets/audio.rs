@@ -57,7 +57,8 @@ pub const DECODER: Target = Target {
 
 /// Codec, rate, channels, then frames: step of the timestamp, length, data.
 fn decoder_seeds() -> Vec<Vec<u8>> {
-    let tracks: [(u8, u32, u8); 6] = [(0, 8_000, 1), (1, 8_000, 1), (2, 16_000, 1), (2, 44_100, 2), (2, 768_000, 8), (3, 16_000, 1)];
+    let tracks: [(u8, u32, u8); 6] =
+        [(0, 8_000, 1), (1, 8_000, 1), (2, 16_000, 1), (2, 44_100, 2), (2, 768_000, 8), (3, 16_000, 1)];
     tracks
         .into_iter()
         .map(|(codec, rate, channels)| {
@@ -110,7 +111,9 @@ fn decoder(input: &[u8]) -> Verdict {
             return Err(format!("{encoding}: {x} is heard"));
         }
         // What the frame holds, a second of silence, and a block of the resampler or two.
-        let most = (data.len().max(1024) as u64 * 16_000 / u64::from(rate.clamp(4_000, 768_000))) as usize + 16_000 + 16_000;
+        let most = (data.len().max(1024) as u64 * 16_000 / u64::from(rate.clamp(4_000, 768_000))) as usize
+            + 16_000
+            + 16_000;
         if out.len() > most {
             return Err(format!("{encoding}: {} samples from {} bytes", out.len(), data.len()));
         }
@@ -180,7 +183,10 @@ fn mono(input: &[u8]) -> Verdict {
             }
             let wanted = frames as u64 * 16_000 / u64::from(rate.max(1));
             if at_once.len() as u64 != wanted {
-                return Err(format!("{frames} frames at {rate} Hz become {} samples, not {wanted}", at_once.len()));
+                return Err(format!(
+                    "{frames} frames at {rate} Hz become {} samples, not {wanted}",
+                    at_once.len()
+                ));
             }
             // A low-pass overshoots, but not by much.
             if let Some(x) = at_once.iter().find(|x| !(-4.0..=4.0).contains(*x)) {
@@ -216,7 +222,8 @@ fn nearest(law: fn(u8) -> i16, sample: i16) -> u8 {
 }
 
 fn g711(input: &[u8]) -> Verdict {
-    for (name, law, step) in [("µ-law", g711::ulaw as fn(u8) -> i16, 1024_i32), ("A-law", g711::alaw, 1024)] {
+    for (name, law, step) in [("µ-law", g711::ulaw as fn(u8) -> i16, 1024_i32), ("A-law", g711::alaw, 1024)]
+    {
         for &byte in input {
             let value = law(byte);
             if law(nearest(law, value)) != value {
@@ -259,7 +266,9 @@ pub const WINDOWS: Target = Target {
     memory: |_| 64 * ROOM,
     seconds: 2.0,
     short: 20_000,
-    seeds: || vec![vec![0, 16, 0, 4, 1, 2, 3, 200, 9, 255], vec![0, 7, 0, 7, 7, 7, 0, 20], vec![0, 1, 0, 0, 5]],
+    seeds: || {
+        vec![vec![0, 16, 0, 4, 1, 2, 3, 200, 9, 255], vec![0, 7, 0, 7, 7, 7, 0, 20], vec![0, 1, 0, 0, 5]]
+    },
     check: || Box::new(windows),
 };
 
@@ -290,7 +299,10 @@ fn windows(input: &[u8]) -> Verdict {
         Window { end: end as u64, samples: (0..window).map(at).collect() }
     };
     if cut.len() != count {
-        return Err(format!("{} windows of {window} every {hop} from {total} samples and {tail}, not {count}", cut.len()));
+        return Err(format!(
+            "{} windows of {window} every {hop} from {total} samples and {tail}, not {count}",
+            cut.len()
+        ));
     }
     if let Some(n) = (0..count).find(|n| cut[*n] != whole(*n)) {
         return Err(format!("window {n} of {window} every {hop} is {:?}, not {:?}", cut[n], whole(n)));

@@ -22,12 +22,57 @@ pub const CONFIGURATION: Target = Target {
     about: "the configuration file",
     mutator: Mutator::Json,
     words: &[
-        "cameras", "name", "source", "loop", "realtime", "transport", "udp", "tcp", "username", "password",
-        "tls_fingerprint", "sensitivity", "low", "normal", "high", "threshold", "sustained_s", "inference", "workers",
-        "auto", "max_batch", "threads", "model", "detection", "min_duration_s", "end_after_s", "cooldown_s",
-        "offline_after_s", "adaptive", "alerts", "type", "webhook", "exec", "sound", "log", "url", "secret", "command",
-        "file", "timeout_s", "supervision", "healthy_after_s", "env:HOME", "env:NO_SUCH", "file:key", "file:crib.wav",
-        "rtsp://u:p@192.0.2.10:554/s", "exec:cat x", "synthetic:cry", "whsec_AAAA", "http://h/",
+        "cameras",
+        "name",
+        "source",
+        "loop",
+        "realtime",
+        "transport",
+        "udp",
+        "tcp",
+        "username",
+        "password",
+        "tls_fingerprint",
+        "sensitivity",
+        "low",
+        "normal",
+        "high",
+        "threshold",
+        "sustained_s",
+        "inference",
+        "workers",
+        "auto",
+        "max_batch",
+        "threads",
+        "model",
+        "detection",
+        "min_duration_s",
+        "end_after_s",
+        "cooldown_s",
+        "offline_after_s",
+        "adaptive",
+        "alerts",
+        "type",
+        "webhook",
+        "exec",
+        "sound",
+        "log",
+        "url",
+        "secret",
+        "command",
+        "file",
+        "timeout_s",
+        "supervision",
+        "healthy_after_s",
+        "env:HOME",
+        "env:NO_SUCH",
+        "file:key",
+        "file:crib.wav",
+        "rtsp://u:p@192.0.2.10:554/s",
+        "exec:cat x",
+        "synthetic:cry",
+        "whsec_AAAA",
+        "http://h/",
     ],
     longest: 64 << 10,
     memory: |len| 200 * len + 4 * ROOM,
@@ -69,14 +114,20 @@ fn accepted(config: &Config) -> Verdict {
     }
     let mut bytes = Vec::new();
     codec::encode_into(config, &mut bytes).map_err(|e| format!("accepted, but cannot travel: {e}"))?;
-    let travelled: Config = codec::decode(&bytes).map_err(|e| format!("travels, but does not arrive: {e}"))?;
+    let travelled: Config =
+        codec::decode(&bytes).map_err(|e| format!("travels, but does not arrive: {e}"))?;
     if travelled != *config {
         return Err("what arrives is not what was sent".into());
     }
     let shown = format!("{config:?} {}", serde_json::to_string(config).map_err(|e| e.to_string())?);
     let in_the_open = config.cameras.iter().any(|c| {
-        c.name.contains(SECRET) || c.username.as_ref().is_some_and(|u| u.contains(SECRET)) || is_elsewhere(c.source.expose())
-    }) || config.alerts.iter().any(|a| [&a.command, &a.file].into_iter().flatten().any(|t| t.contains(SECRET)))
+        c.name.contains(SECRET)
+            || c.username.as_ref().is_some_and(|u| u.contains(SECRET))
+            || is_elsewhere(c.source.expose())
+    }) || config
+        .alerts
+        .iter()
+        .any(|a| [&a.command, &a.file].into_iter().flatten().any(|t| t.contains(SECRET)))
         || config.inference.model.as_ref().is_some_and(|m| m.contains(SECRET));
     if shown.contains(SECRET) && !in_the_open {
         return Err(format!("a configuration shows a secret: {shown}"));
@@ -96,6 +147,10 @@ fn accepted(config: &Config) -> Verdict {
 /// information of a source.
 fn is_secret_everywhere(value: &Value, secret: bool) -> bool {
     match value {
+        // What stands after `env:` and `file:` is a name.
+        Value::String(text) if text.starts_with("env:") || text.starts_with("file:") => {
+            !text.contains(SECRET)
+        }
         Value::String(text) => secret || !text.contains(SECRET),
         Value::Array(items) => items.iter().all(|item| is_secret_everywhere(item, secret)),
         Value::Object(map) => map.iter().all(|(key, item)| {
@@ -120,7 +175,22 @@ pub const SOURCE: Target = Target {
     name: "source",
     about: "a camera's source, and what is shown of it",
     mutator: Mutator::Text,
-    words: &["rtsp://", "rtsps://", "file:", "exec:", "synthetic:", "cry", "u:hunter2@", "@", "[::1]", ":554", "/", "%40", "?a=b", "#"],
+    words: &[
+        "rtsp://",
+        "rtsps://",
+        "file:",
+        "exec:",
+        "synthetic:",
+        "cry",
+        "u:hunter2@",
+        "@",
+        "[::1]",
+        ":554",
+        "/",
+        "%40",
+        "?a=b",
+        "#",
+    ],
     longest: 1000,
     memory: |len| 100 * len + ROOM,
     seconds: 1.0,
@@ -145,7 +215,12 @@ fn source(input: &[u8]) -> Verdict {
             if password == SECRET && !is_elsewhere(text) && shown.contains(SECRET) {
                 return Err(format!("{shown:?} shows the password"));
             }
-            Ok(way((url.scheme(), url.host().map(|h| std::mem::discriminant(&h)), url.port().is_some(), password.is_empty())))
+            Ok(way((
+                url.scheme(),
+                url.host().map(|h| std::mem::discriminant(&h)),
+                url.port().is_some(),
+                password.is_empty(),
+            )))
         }
         Ok(other) => Ok(way(std::mem::discriminant(&other))),
         Err(e) => {
@@ -173,7 +248,8 @@ fn time(input: &[u8]) -> Verdict {
     match timestamp::parse_since(text) {
         Ok(us) => {
             let shown = timestamp::rfc3339(us);
-            let again = timestamp::parse_since(&shown).map_err(|e| format!("{shown} cannot be read again: {e}"))?;
+            let again =
+                timestamp::parse_since(&shown).map_err(|e| format!("{shown} cannot be read again: {e}"))?;
             let inside = us.clamp(0, 253_402_300_799_000_000);
             if inside - again >= 1000 || again > inside {
                 return Err(format!("{us} is shown as {shown}, which is {again}"));

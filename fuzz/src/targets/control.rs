@@ -20,8 +20,23 @@ pub const CONTROL: Target = Target {
     about: "requests on the control socket",
     mutator: Mutator::Json,
     words: &[
-        "request", "status", "scale", "restart", "reload", "stop", "logs", "info", "workers", "fixed", "auto", "name",
-        "follow", "capture:crib", "infer:0", "sink", "\n",
+        "request",
+        "status",
+        "scale",
+        "restart",
+        "reload",
+        "stop",
+        "logs",
+        "info",
+        "workers",
+        "fixed",
+        "auto",
+        "name",
+        "follow",
+        "capture:crib",
+        "infer:0",
+        "sink",
+        "\n",
     ],
     longest: MAX_REQUEST + 4096,
     memory: |len| 8 * len + ROOM,
@@ -99,7 +114,9 @@ fn judge(input: &[u8], asked: &[Request], answer: &[u8]) -> Verdict {
     }
     if answer.is_empty() {
         // Nothing was asked, or the client was reset before it could read.
-        return if asked.is_empty() && (line.is_empty() || input.len() > MAX_REQUEST) || input.len() > line.len() + 1 {
+        return if asked.is_empty() && (line.is_empty() || input.len() > MAX_REQUEST)
+            || input.len() > line.len() + 1
+        {
             Ok(way("reset"))
         } else {
             Err("no answer".into())

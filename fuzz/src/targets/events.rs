@@ -14,9 +14,26 @@ pub const EVENTS: Target = Target {
     about: "the event logic's state from a store, and the frames after it",
     mutator: Mutator::Own(mutate_script),
     words: &[
-        "params", "threshold", "min_duration_s", "end_after_s", "cooldown_s", "sustained_s", "adaptive", "seen_us", "run",
-        "onset_us", "last_us", "crying_us", "clear_us", "peak", "announced", "lead", "quiet_until_us", "last_minute",
-        "newest", "sums",
+        "params",
+        "threshold",
+        "min_duration_s",
+        "end_after_s",
+        "cooldown_s",
+        "sustained_s",
+        "adaptive",
+        "seen_us",
+        "run",
+        "onset_us",
+        "last_us",
+        "crying_us",
+        "clear_us",
+        "peak",
+        "announced",
+        "lead",
+        "quiet_until_us",
+        "last_minute",
+        "newest",
+        "sums",
     ],
     longest: 16 << 10,
     memory: |len| 100 * len + ROOM,
@@ -99,7 +116,8 @@ fn events(input: &[u8]) -> Verdict {
             return Ok(way_of_text(&e));
         }
     };
-    let restored = serde_json::to_string(&logic).map_err(|e| format!("restored, but cannot be stored: {e}"))?;
+    let restored =
+        serde_json::to_string(&logic).map_err(|e| format!("restored, but cannot be stored: {e}"))?;
     let mut open = logic.is_open();
     let mut at_us = logic.seen_us().unwrap_or(0);
     let (mut out, mut ways, mut moved) = (Vec::new(), Vec::new(), 0);
@@ -123,7 +141,8 @@ fn events(input: &[u8]) -> Verdict {
         }
     }
     let text = serde_json::to_string(&logic).map_err(|e| format!("cannot be stored: {e}"))?;
-    let again: EventLogic = serde_json::from_str(&text).map_err(|e| format!("{text} cannot be restored: {e}"))?;
+    let again: EventLogic =
+        serde_json::from_str(&text).map_err(|e| format!("{text} cannot be restored: {e}"))?;
     if serde_json::to_string(&again).ok().as_deref() != Some(text.as_str()) {
         return Err(format!("{text} is restored as another state"));
     }

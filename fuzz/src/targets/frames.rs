@@ -8,8 +8,8 @@ use nursery_shared::{
     codec, config,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     message::{
-        CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, ModelShape, Record, RecordKind, Role,
-        SinkConfig, StreamState, ToWorker, WindowJob, WindowScores,
+        CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, ModelShape, Record,
+        RecordKind, Role, SinkConfig, StreamState, ToWorker, WindowJob, WindowScores,
     },
     pcm::Pcm,
 };
@@ -58,7 +58,8 @@ fn frames<T: Serialize + DeserializeOwned + Debug>(input: &[u8], max: usize) -> 
         match read_frame::<T>(&mut rest, max) {
             Ok(Some(message)) => {
                 at = input.len() - rest.len();
-                encode_frame(&message, max, &mut written).map_err(|e| format!("decoded but cannot be encoded: {e}"))?;
+                encode_frame(&message, max, &mut written)
+                    .map_err(|e| format!("decoded but cannot be encoded: {e}"))?;
                 if written != input[..at] {
                     return Err(format!("frame {count}, {message:?}, is written otherwise than it was read"));
                 }
@@ -167,7 +168,13 @@ fn from_worker() -> Vec<FromWorker> {
         corrupt: 4,
         connects: 5,
     };
-    let live = CameraReport { state: StreamState::Live, error: None, level_dbfs: None, last_audio_us: None, ..report.clone() };
+    let live = CameraReport {
+        state: StreamState::Live,
+        error: None,
+        level_dbfs: None,
+        last_audio_us: None,
+        ..report.clone()
+    };
     let window = CapturedWindow {
         end_us: 1_769_824_984_500_000,
         arrived_us: 99,
@@ -212,15 +219,21 @@ fn to_worker() -> Vec<ToWorker> {
     let job = |id| WindowJob { id, state: vec![9; 24].into(), pcm: Pcm::from_f32(&[0.25; 16]) };
     let record = |what| Record { camera: "crib".into(), what };
     let at_us = 1_769_824_984_500_000;
-    let scores =
-        RecordKind::Scores { start_us: at_us, step_us: 50_000, values: vec![0.2; 5], level_dbfs: -30.0, arrived_us: 5 };
+    let scores = RecordKind::Scores {
+        start_us: at_us,
+        step_us: 50_000,
+        values: vec![0.2; 5],
+        level_dbfs: -30.0,
+        arrived_us: 5,
+    };
     let sink = SinkConfig {
         state_dir: "/var/lib/nursery".into(),
         alerts: config.alerts.clone(),
         detection: config.detection,
         cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
     };
-    let configure = config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture { camera, model: model.clone() });
+    let configure =
+        config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture { camera, model: model.clone() });
     let mut messages: Vec<ToWorker> = configure.collect();
     messages.extend([
         ToWorker::ConfigureInfer { model: Some("/m.safetensors".into()), threads: 2 },
@@ -228,7 +241,10 @@ fn to_worker() -> Vec<ToWorker> {
         ToWorker::ConfigureSink(sink),
         ToWorker::Batch { batch: 3, windows: vec![job(1), job(2)] },
         ToWorker::Record { seq: 1, record: record(scores) },
-        ToWorker::Record { seq: 2, record: record(RecordKind::Offline { since_us: at_us, reason: "no audio".into() }) },
+        ToWorker::Record {
+            seq: 2,
+            record: record(RecordKind::Offline { since_us: at_us, reason: "no audio".into() }),
+        },
         ToWorker::Record { seq: 3, record: record(RecordKind::Online { at_us }) },
         ToWorker::Record { seq: 4, record: record(RecordKind::Ended { at_us }) },
         ToWorker::Drain,

@@ -21,10 +21,43 @@ pub const FILE: Target = Target {
     about: "weights files, and what a detector made of one says",
     mutator: Mutator::Own(mutate_file),
     words: &[
-        "format", "name", "version", "front_end", "sample_rate", "frame", "step", "mels", "low_hz", "high_hz", "floor",
-        "network", "convs", "channels", "kernel", "stride", "width", "taps", "dilations", "recurrent", "hop", "lookahead",
-        "labels", "baby_cry", "threshold", "logit_scale", "logit_bias", "recipe", "commit", "dtype", "shape",
-        "data_offsets", "F32", "F16", "BF16", "__metadata__", "nursery",
+        "format",
+        "name",
+        "version",
+        "front_end",
+        "sample_rate",
+        "frame",
+        "step",
+        "mels",
+        "low_hz",
+        "high_hz",
+        "floor",
+        "network",
+        "convs",
+        "channels",
+        "kernel",
+        "stride",
+        "width",
+        "taps",
+        "dilations",
+        "recurrent",
+        "hop",
+        "lookahead",
+        "labels",
+        "baby_cry",
+        "threshold",
+        "logit_scale",
+        "logit_bias",
+        "recipe",
+        "commit",
+        "dtype",
+        "shape",
+        "data_offsets",
+        "F32",
+        "F16",
+        "BF16",
+        "__metadata__",
+        "nursery",
     ],
     longest: 256 << 10,
     memory: |len| 20 * len + 256 * ROOM,
@@ -52,7 +85,13 @@ fn files() -> Vec<Vec<u8>> {
             dilations: vec![1, 4],
             recurrent: 0,
         },
-        NetConfig { convs: vec![conv(1, (1, 1), (1, 1))], width: 2, taps: 1, dilations: vec![], recurrent: 2 },
+        NetConfig {
+            convs: vec![conv(1, (1, 1), (1, 1))],
+            width: 2,
+            taps: 1,
+            dilations: vec![],
+            recurrent: 2,
+        },
     ];
     networks.into_iter().map(written).collect()
 }
@@ -88,7 +127,8 @@ fn file(input: &[u8]) -> Verdict {
         }
     };
     let (description, tensors) = weights::parse(input)?;
-    let bytes = weights::serialize(&description, &tensors).map_err(|e| format!("loads, but cannot be written: {e}"))?;
+    let bytes = weights::serialize(&description, &tensors)
+        .map_err(|e| format!("loads, but cannot be written: {e}"))?;
     let (again, same) = weights::parse(&bytes).map_err(|e| format!("what is written does not load: {e}"))?;
     if again != description || same != tensors {
         return Err("what is written is another model".into());
@@ -157,7 +197,8 @@ fn mutate_file(random: &mut Rng, input: &[u8], other: &[u8], words: &[&str]) -> 
         1 | 2 => mutate::change(random, &mut header, split(other).map(|(h, _)| h).as_ref(), words),
         3 if data.len() >= 4 => {
             let at = random.usize(0..data.len() / 4) * 4;
-            let odd = [0.0, -0.0, f32::NAN, f32::INFINITY, 1e4, -1e4, 1.0001e4, f32::MIN_POSITIVE / 2.0, 1e30];
+            let odd =
+                [0.0, -0.0, f32::NAN, f32::INFINITY, 1e4, -1e4, 1.0001e4, f32::MIN_POSITIVE / 2.0, 1e30];
             data[at..at + 4].copy_from_slice(&odd[random.usize(0..odd.len())].to_le_bytes());
         }
         4 => {
@@ -199,7 +240,9 @@ fn filled(description: &Description) -> Option<Vec<u8>> {
     if count > 50_000 {
         return None;
     }
-    let values = |shape: &Vec<usize>| (0..shape.iter().product::<usize>()).map(|i| (i % 7) as f32 / 7.0 - 0.4).collect();
+    let values = |shape: &Vec<usize>| {
+        (0..shape.iter().product::<usize>()).map(|i| (i % 7) as f32 / 7.0 - 0.4).collect()
+    };
     let tensors = layout.iter().map(|(name, shape)| (name.clone(), values(shape))).collect();
     weights::serialize(description, &tensors).ok()
 }
@@ -249,7 +292,8 @@ fn state(detector: &mut Detector, input: &[u8]) -> Verdict {
     let input = if input.len().is_multiple_of(5) {
         input
     } else {
-        resized = input.iter().copied().cycle().take(if input.is_empty() { 0 } else { want }).collect::<Vec<u8>>();
+        resized =
+            input.iter().copied().cycle().take(if input.is_empty() { 0 } else { want }).collect::<Vec<u8>>();
         &resized
     };
     match detector.restore(input) {

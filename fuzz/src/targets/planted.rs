@@ -36,7 +36,9 @@ pub const PANIC: Target = Target {
 
 pub const LIE: Target = Target {
     name: "planted-lie",
-    check: || Box::new(|input| if is_bad(input) { Err("a planted violation".into()) } else { Ok(way(input.len())) }),
+    check: || {
+        Box::new(|input| if is_bad(input) { Err("a planted violation".into()) } else { Ok(way(input.len())) })
+    },
     ..HONEST
 };
 

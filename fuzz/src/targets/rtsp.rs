@@ -12,9 +12,23 @@ use crate::{
 };
 
 const WORDS: &[&str] = &[
-    "RTSP/1.0", "200", "401", "OK", "\r\n", "\r\n\r\n", "CSeq: 1", "CSeq: 2", "Content-Length: 5", "$\0\0\u{8}", "DESCRIBE",
-    "WWW-Authenticate: Basic realm=\"x\"", "WWW-Authenticate: Digest realm=\"x\", nonce=\"n\"", "algorithm=SHA-256",
-    "qop=\"auth\"", "stale=true", "opaque=\"\"",
+    "RTSP/1.0",
+    "200",
+    "401",
+    "OK",
+    "\r\n",
+    "\r\n\r\n",
+    "CSeq: 1",
+    "CSeq: 2",
+    "Content-Length: 5",
+    "$\0\0\u{8}",
+    "DESCRIBE",
+    "WWW-Authenticate: Basic realm=\"x\"",
+    "WWW-Authenticate: Digest realm=\"x\", nonce=\"n\"",
+    "algorithm=SHA-256",
+    "qop=\"auth\"",
+    "stale=true",
+    "opaque=\"\"",
 ];
 
 /// Longest head and body, and what is read at once.
@@ -65,7 +79,8 @@ fn messages(input: &[u8]) -> Verdict {
         while rest.first().is_some_and(|b| matches!(b, b'\r' | b'\n')) {
             rest = &rest[1..];
         }
-        rest = rest.strip_prefix(bytes.as_slice()).ok_or_else(|| format!("{message:?} is written otherwise"))?;
+        rest =
+            rest.strip_prefix(bytes.as_slice()).ok_or_else(|| format!("{message:?} is written otherwise"))?;
     }
     if let Some(error) = &error {
         one_line(error)?;
@@ -124,7 +139,10 @@ fn tunnel(input: &[u8]) -> Verdict {
             }
             Answer::Client(text) if ours => {
                 if text.header("CSeq") != Some(client.to_string().as_str()) {
-                    return Err(format!("the client asked {client} and is answered {:?}", text.header("CSeq")));
+                    return Err(format!(
+                        "the client asked {client} and is answered {:?}",
+                        text.header("CSeq")
+                    ));
                 }
                 ways.push(u64::from(text.status().unwrap_or(0)));
                 client += 1;

@@ -52,7 +52,8 @@ fn labels(folder: &Scratch, input: &[u8]) -> Verdict {
     if again.keys().ne(labels.keys()) {
         return Err("what was written names other clips".into());
     }
-    let counts = |labels: &nursery_models::train::prepare::Labels| labels.values().map(Vec::len).collect::<Vec<_>>();
+    let counts =
+        |labels: &nursery_models::train::prepare::Labels| labels.values().map(Vec::len).collect::<Vec<_>>();
     if counts(&again) != counts(&labels) {
         return Err("what was written has another number of stretches".into());
     }
@@ -77,8 +78,21 @@ pub const TRUTH: Target = Target {
     about: "the truth of mixtures that evaluation reads",
     mutator: Mutator::Text,
     words: &[
-        "\"", ",", "dcase", "nursery", "quiet", "baby_cry", "file", "onset", "NaN", "inf", "1e999", "=====", "a.wav",
-        "telephone", "level_dbfs",
+        "\"",
+        ",",
+        "dcase",
+        "nursery",
+        "quiet",
+        "baby_cry",
+        "file",
+        "onset",
+        "NaN",
+        "inf",
+        "1e999",
+        "=====",
+        "a.wav",
+        "telephone",
+        "level_dbfs",
     ],
     longest: 16 << 10,
     memory: |len| 100 * len + ROOM,
@@ -97,7 +111,8 @@ fn truths(folder: &Scratch, input: &[u8]) -> Verdict {
         Some(at) => (&input[..at], &input[at + NEXT_FILE.len()..]),
         None => (input, &b"file,onset,offset,class,source,path,level_dbfs\n"[..]),
     };
-    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).map_err(|e| e.to_string());
+    let write =
+        |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).map_err(|e| e.to_string());
     write("ground_truth.csv", files)?;
     write("quiet_events.csv", sounds)?;
     let found = match truth::read(folder.path()) {
@@ -140,7 +155,10 @@ pub const PREDICTIONS: Target = Target {
     name: "predictions",
     about: "the events that evaluation reads from `nursery detect --json`",
     mutator: Mutator::Text,
-    words: &["file", "onset", "offset", "label", "score", "baby_cry", "a.wav", "null", "1e999", "{", "}", "\"", "\\u0000"],
+    words: &[
+        "file", "onset", "offset", "label", "score", "baby_cry", "a.wav", "null", "1e999", "{", "}", "\"",
+        "\\u0000",
+    ],
     longest: 16 << 10,
     memory: |len| 100 * len + ROOM,
     seconds: 1.0,

@@ -36,7 +36,8 @@ fn output(logs: &Logs, input: &[u8]) -> Verdict {
         lines.finish(5_000_000);
         let (lines, lost, _) = logs.read(from, None, usize::MAX);
         // The time stands first.
-        let told: Vec<String> = lines.iter().filter_map(|l| l.split_once(' ').map(|(_, rest)| rest.to_owned())).collect();
+        let told: Vec<String> =
+            lines.iter().filter_map(|l| l.split_once(' ').map(|(_, rest)| rest.to_owned())).collect();
         (told, lost)
     };
     let (at_once, lost) = logged(0);
@@ -56,6 +57,7 @@ fn output(logs: &Logs, input: &[u8]) -> Verdict {
             return Err(format!("a line of {} bytes", line.len()));
         }
     }
-    let levels: Vec<u64> = at_once.iter().take(3).map(|line| way(line.split(' ').find(|w| !w.is_empty()))).collect();
+    let levels: Vec<u64> =
+        at_once.iter().take(3).map(|line| way(line.split(' ').find(|w| !w.is_empty()))).collect();
     Ok(way((levels, size(at_once.len()), at_once.iter().map(|l| size(l.len())).max())))
 }

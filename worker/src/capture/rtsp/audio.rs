@@ -18,6 +18,10 @@ use crate::media::{g711, mono::ToMono};
 /// Longest gap that is filled with silence so that what follows keeps its place in time.
 const LONGEST_GAP_S: u32 = 1;
 
+/// More channels than any camera has. A description may claim 65,535, and a second of silence of so many would take
+/// gigabytes.
+const MAX_CHANNELS: usize = 16;
+
 /// Decoder of one track.
 pub struct AudioDecoder {
     codec: Codec,
@@ -109,6 +113,11 @@ impl AudioDecoder {
     /// For a track as the server describes it; the error names the codec that is not supported.
     pub fn new(track: &Track<'_>) -> Result<Self, String> {
         let (rate, channels) = (track.rate, track.channels);
+        if channels > MAX_CHANNELS {
+            return Err(format!(
+                "its audio has {channels} channels, of which at most {MAX_CHANNELS} are supported"
+            ));
+        }
         let codec = match track.encoding {
             "pcmu" => Codec::Ulaw,
             "pcma" => Codec::Alaw,
@@ -179,8 +188,8 @@ impl AudioDecoder {
             return Ok(false);
         }
         let frames = gap as u64 * u64::from(self.rate) / u64::from(clock.get());
-        let silence = vec![0.0; frames as usize * self.channels];
-        self.mono.push(&silence, self.channels, self.rate, out)?;
+        let silence = vec![0.0; frames as usize];
+        self.mono.push(&silence, 1, self.rate, out)?;
         // Timestamps of codecs with long frames are often rounded; only raw samples are exact.
         let exact = !matches!(self.codec, Codec::Aac(_));
         Ok(exact && piece.lost == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
@@ -224,5 +233,39 @@ fn name(encoding: &str) -> String {
             // What a server sends may hold anything.
             None => other.chars().filter(char::is_ascii_graphic).take(40).collect::<String>().to_uppercase(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn track(encoding: &str, rate: u32, channels: usize) -> Track<'_> {
+        Track { encoding, rate, channels, aac: None }
+    }
+
+    #[test]
+    fn a_track_of_more_channels_than_any_camera_has_is_refused() {
+        for channels in [17, 65_535] {
+            let error = AudioDecoder::new(&track("l16", 48_000, channels)).err().unwrap();
+            assert!(error.contains("channels"), "{error}");
+        }
+        assert!(AudioDecoder::new(&track("l16", 48_000, 16)).is_ok());
+    }
+
+    #[test]
+    fn lost_packets_become_as_much_silence_whatever_the_channels() {
+        for channels in [1, 2, 16] {
+            let mut decoder = AudioDecoder::new(&track("l16", 16_000, channels)).unwrap();
+            let data = vec![0; 160 * 2 * channels];
+            let (clock, length) = (NonZeroU32::new(16_000).unwrap(), NonZeroU32::MIN);
+            let mut out = Vec::new();
+            for timestamp in [0, 160, 480] {
+                let lost = u16::from(timestamp == 480);
+                decoder.decode(&Piece { data: &data, timestamp, clock, length, lost }, &mut out).unwrap();
+            }
+            assert_eq!(out.len(), 640, "{channels} channels");
+        }
     }
 }
