@@ -104,6 +104,11 @@ fn note(file: &File, execution: u64, input: &[u8]) -> io::Result<()> {
     file.write_all_at(&record, 0)
 }
 
+/// Where the last panic was and what it said, for targets whose own code catches panics.
+pub fn last_panic() -> String {
+    PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 fn catch_panics() {
     panic::set_hook(Box::new(|info| {
         let text = format!("{info}").replace('\n', " ");
@@ -134,7 +139,7 @@ impl<'a> Judge<'a> {
         self.slowest = self.slowest.max(seconds);
         let way = match outcome {
             Ok(verdict) => verdict?,
-            Err(_) => return Err(PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            Err(_) => return Err(last_panic()),
         };
         let allowed = (self.target.memory)(input.len());
         if peak > allowed {

@@ -31,10 +31,11 @@ pub fn encode_into<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), C
     Ok(())
 }
 
-/// Decodes exactly `bytes`: bytes left over are an error.
+/// Decodes exactly `bytes`: bytes left over are an error. Texts and byte strings are taken from where they stand, so
+/// that nothing is allocated for one that claims to be longer than what is there.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let len = bytes.len();
-    let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG)
+    let (message, used) = bincode::serde::borrow_decode_from_slice(bytes, CONFIG)
         .map_err(|source| CodecError::Decode { len, source })?;
     if used != len {
         return Err(CodecError::Trailing { len, extra: len - used });

@@ -20,6 +20,7 @@ use tokio::{
 use url::Url;
 
 use crate::{
+    child,
     mutate::Mutator,
     target::{ROOM, Target, Verdict, one_line, size, way, way_of_text},
 };
@@ -178,7 +179,7 @@ fn session(camera: &CameraConfig, script: &[u8]) -> Verdict {
             return Err(format!("an error shows the password: {error}"));
         }
         if error.contains("a bug in it") {
-            return Err(error);
+            return Err(format!("{error}: {}", child::last_panic()));
         }
         if let Some(x) = heard.iter().find(|x| !x.is_finite()) {
             return Err(format!("{x} was heard"));

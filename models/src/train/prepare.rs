@@ -39,7 +39,7 @@ pub fn read_labels(path: &Path) -> Result<Labels, String> {
             "none" => continue,
             _ => return Err(at("kind must be cry, unsure or none")),
         };
-        let seconds = |text: &str| text.parse::<f64>().ok().filter(|s| (0.0..86_400.0).contains(s));
+        let seconds = |text: &str| text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s));
         let (Some(start), Some(end)) = (seconds(start), seconds(end)) else {
             return Err(at("start_s and end_s must be seconds"));
         };
@@ -203,7 +203,11 @@ mod tests {
     #[test]
     fn stretches_corrected_by_hand_are_kept_to_the_sample() {
         let path = std::env::temp_dir().join(format!("nursery-labels-short-{}.csv", std::process::id()));
-        std::fs::write(&path, format!("{HEADER}\nx,1.000,1.004,cry\ny,0,0.0000625,unsure\n")).unwrap();
+        std::fs::write(
+            &path,
+            format!("{HEADER}\nx,1.000,1.004,cry\ny,0,0.0000625,unsure\nz,0,86399.999999,cry\n"),
+        )
+        .unwrap();
         let labels = read_labels(&path).unwrap();
         let written = write_labels(&Corpus::default(), &path, |_, _| ()).unwrap();
         assert_eq!((read_labels(&path).unwrap(), written), (labels.clone(), labels));

@@ -449,6 +449,20 @@ mod tests {
     }
 
     #[test]
+    fn secrets_that_stand_in_the_wrong_place_are_not_repeated() {
+        let camera = r#"{"name": "a", "source": "rtsp://u:hunter2@h/", "password": "hunter2"}"#;
+        for text in [
+            format!(r#"{{"cameras": [{camera}], "inference": {{"workers": {camera}}}}}"#),
+            format!(r#"{{"cameras": [{camera}], "inference": [{camera}]}}"#),
+            format!(r#"{{"cameras": {camera}}}"#),
+            format!(r#"{{"cameras": [{camera}], "detection": [{camera}]}}"#),
+        ] {
+            let e = load(&text).expect_err(&text);
+            assert!(!e.contains("hunter2"), "{e}");
+        }
+    }
+
+    #[test]
     fn an_error_is_one_line_whatever_it_repeats() {
         let cases = [
             r#"[{"name": "a", "source": "file:no\n\u001b[31m such"}]"#,

@@ -13,7 +13,7 @@ use symphonia::core::{
     formats::Packet,
 };
 
-use crate::media::{g711, mono::ToMono};
+use crate::media::{g711, guarded, mono::ToMono, resample::check_rate};
 
 /// Longest gap that is filled with silence so that what follows keeps its place in time.
 const LONGEST_GAP_S: u32 = 1;
@@ -118,6 +118,8 @@ impl AudioDecoder {
                 "its audio has {channels} channels, of which at most {MAX_CHANNELS} are supported"
             ));
         }
+        // Silence for lost packets is made by the rate that the description claims.
+        check_rate(rate).map_err(|e| format!("its audio cannot be used: {e}"))?;
         let codec = match track.encoding {
             "pcmu" => Codec::Ulaw,
             "pcma" => Codec::Alaw,
@@ -156,7 +158,13 @@ impl AudioDecoder {
                 .extend(data.chunks_exact(2).map(|b| f32::from(i16::from_be_bytes([b[0], b[1]])) / 32_768.0)),
             Codec::Aac(decoder) => {
                 let packet = Packet::new_from_slice(0, 0, 0, data);
-                match decoder.decode(&packet) {
+                // The decoder knows of its index errors only when they happen. One broken packet is no reason to
+                // lose the session.
+                let Some(decoded) = guarded(|| decoder.decode(&packet)) else {
+                    decoder.reset();
+                    return Ok(Decoded::Corrupt("AAC: the decoder gave up on a packet".into()));
+                };
+                match decoded {
                     Ok(decoded) => {
                         let spec = *decoded.spec();
                         // Decoders that find out more about the stream than its description says.
@@ -252,6 +260,34 @@ mod tests {
             assert!(error.contains("channels"), "{error}");
         }
         assert!(AudioDecoder::new(&track("l16", 48_000, 16)).is_ok());
+    }
+
+    #[test]
+    fn a_track_of_a_rate_that_no_camera_has_is_refused() {
+        for rate in [0, 3_999, 768_001, u32::MAX] {
+            let error = AudioDecoder::new(&track("l16", rate, 1)).err().unwrap();
+            assert!(error.contains("sample rate"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_packet_that_the_aac_decoder_cannot_bear_is_counted_and_the_next_is_decoded() {
+        let track = Track { encoding: "mpeg4-generic", rate: 16_000, channels: 1, aac: Some(&[0x14, 0x08]) };
+        let mut decoder = AudioDecoder::new(&track).unwrap();
+        let (clock, length) = (NonZeroU32::new(16_000).unwrap(), NonZeroU32::new(1024).unwrap());
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut given_up, mut timestamp) = (0, 0);
+        for _ in 0..20_000 {
+            let data: Vec<u8> = (0..random.usize(1..80)).map(|_| random.u8(..)).collect();
+            let mut out = Vec::new();
+            match decoder.decode(&Piece { data: &data, timestamp, clock, length, lost: 0 }, &mut out).unwrap()
+            {
+                Decoded::Corrupt(what) => given_up += u32::from(what.contains("gave up")),
+                _ => assert!(out.iter().all(|x| x.is_finite())),
+            }
+            timestamp += 1024;
+        }
+        assert!(given_up > 0, "the decoder has no such packets any more: take the guard out");
     }
 
     #[test]
