@@ -69,6 +69,11 @@ fn probability<'de, D: Deserializer<'de>>(d: D) -> Result<f32, D::Error> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(de::Error::custom("no probability")) }
 }
 
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
+    let us = i64::deserialize(d)?;
+    if us >= 0 { Ok(us) } else { Err(de::Error::custom("less than no time")) }
+}
+
 /// Log-odds of a probability; NaN is none.
 fn log_odds(probability: f32) -> f32 {
     let p = if probability.is_nan() { 0.0 } else { probability.clamp(CERTAIN, 1.0 - CERTAIN) };
@@ -107,9 +112,10 @@ struct Run {
     onset_us: i64,
     /// End of the last crying frame.
     last_us: i64,
+    #[serde(deserialize_with = "duration")]
     crying_us: i64,
     /// Of it, what counts towards an announcement.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "duration")]
     clear_us: i64,
     #[serde(deserialize_with = "probability")]
     peak: f32,
@@ -365,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_state_with_what_is_no_probability_is_refused() {
+    fn a_stored_state_with_what_is_no_probability_or_no_duration_is_refused() {
         let mut logic = EventLogic::new(params());
         feed(&mut logic, &mut 0, &[(1.0, 0.9)]);
         let good = serde_json::to_value(&logic).unwrap();
@@ -376,6 +382,11 @@ mod tests {
                 state[part][key] = bad.into();
                 assert!(serde_json::from_value::<EventLogic>(state).is_err(), "{key} {bad}");
             }
+        }
+        for key in ["crying_us", "clear_us"] {
+            let mut state = good.clone();
+            state["run"][key] = i64::MIN.into();
+            assert!(serde_json::from_value::<EventLogic>(state).is_err(), "{key}");
         }
     }
 

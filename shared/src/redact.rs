@@ -7,8 +7,10 @@ pub fn source(source: &str) -> String {
         let program = command.split_whitespace().next().unwrap_or_default();
         return if command.trim() == program { source.to_owned() } else { format!("exec:{program} …") };
     }
+    // Readers of URLs pass over these wherever they stand, in the middle of `://` too.
+    let source = source.replace(['\t', '\n', '\r'], "");
     let mut shown = String::new();
-    let mut left = source;
+    let mut left = source.as_str();
     // A URL may hold another one, in its query or pasted by mistake.
     while let Some((scheme, rest)) = left.split_once("://") {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -34,6 +36,7 @@ mod tests {
         assert_eq!(r("rtsp://u:p@x@h/a@b"), "rtsp://***@h/a@b");
         assert_eq!(r("rtsp://u:p/x@h/a"), "rtsp://***@h/a");
         assert_eq!(r("rtsp://u:p@h/artsp://u:p@h/b"), "rtsp://***@h/artsp://***@h/b");
+        assert_eq!(r("rtsp:/\n/u:p@h/a"), "rtsp://***@h/a");
         assert_eq!(r("rtsp://h/?x=http://u:p@h/b"), "rtsp://***@h/b");
         assert_eq!(r("rtsp://h/a"), "rtsp://h/a");
         assert_eq!(r("file:a.wav"), "file:a.wav");
