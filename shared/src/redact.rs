@@ -3,12 +3,12 @@
 /// `source` with the user information of a URL replaced by `***`; works on text that is no valid URL too.
 /// An `exec:` source keeps only its program, since arguments may hold passwords.
 pub fn source(source: &str) -> String {
-    if let Some(command) = source.strip_prefix("exec:") {
-        let program = command.split_whitespace().next().unwrap_or_default();
-        return if command.trim() == program { source.to_owned() } else { format!("exec:{program} …") };
-    }
     // Readers of URLs pass over these wherever they stand, in the middle of `://` too.
     let source = source.replace(['\t', '\n', '\r'], "");
+    if let Some(command) = source.strip_prefix("exec:") {
+        let program = command.split_whitespace().next().unwrap_or_default();
+        return if command.trim() == program { source } else { format!("exec:{program} …") };
+    }
     let mut shown = String::new();
     let mut left = source.as_str();
     // A URL may hold another one, in its query or pasted by mistake.
@@ -37,6 +37,7 @@ mod tests {
         assert_eq!(r("rtsp://u:p/x@h/a"), "rtsp://***@h/a");
         assert_eq!(r("rtsp://u:p@h/artsp://u:p@h/b"), "rtsp://***@h/artsp://***@h/b");
         assert_eq!(r("rtsp:/\n/u:p@h/a"), "rtsp://***@h/a");
+        assert_eq!(r("ex\nec:ffmpeg -i rtsp://u:p@h"), "exec:ffmpeg …");
         assert_eq!(r("rtsp://h/?x=http://u:p@h/b"), "rtsp://***@h/b");
         assert_eq!(r("rtsp://h/a"), "rtsp://h/a");
         assert_eq!(r("file:a.wav"), "file:a.wav");

@@ -149,7 +149,8 @@ fn every_warning_and_error_that_is_logged_is_on_the_page() {
 
 #[test]
 fn literals_are_read_as_they_are_shown() {
-    let source = "x(\"a {b} c{{ \\\"d\\\" \\\n    e\"); // \"not this\"\n y('\"', \"z{:.1}\"); r#\"raw \"{x}\"#;";
+    let source =
+        "x(\"a {b} c{{ \\\"d\\\" \\\n    e\"); // \"not this\"\n y('\"', \"z{:.1}\"); r#\"raw \"{x}\"#;";
     let texts: Vec<String> = literals(source).into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["a … c{ \"d\" e", "z…", "raw \"…"]);
 }

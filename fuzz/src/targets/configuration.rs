@@ -210,7 +210,8 @@ fn source(input: &[u8]) -> Verdict {
             let password = url.password().unwrap_or_default();
             let user_information = format!("{}:{password}@", url.username());
             // What stands there twice is hidden where it is user information.
-            let once = |part: &str| text.matches(part).count() < 2;
+            let read = text.replace(['\t', '\n', '\r'], "");
+            let once = |part: &str| read.matches(part).count() < 2;
             if !password.is_empty() && once(&user_information) && shown.contains(&user_information) {
                 return Err(format!("{shown:?} shows the password"));
             }
