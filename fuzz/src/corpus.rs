@@ -65,9 +65,7 @@ impl Pool {
         let recent = if random.bool() { count } else { count.min(32) };
         let chosen = &self.inputs[count - 1 - random.usize(0..recent)];
         let other = &self.inputs[random.usize(0..count)];
-        let mut input = target.mutator.apply(random, chosen, other, target.words);
-        input.truncate(target.longest);
-        input
+        target.mutator.apply(random, chosen, other, target.words, target.longest)
     }
 
     /// Takes note of the way that an input took, and keeps the input where it is new.

@@ -14,12 +14,23 @@ pub enum Mutator {
     /// By values and keys, now and then as text.
     Json,
     /// By a function of the target: random numbers, input, another input, words.
-    Own(fn(&mut Rng, &[u8], &[u8], &[&str]) -> Vec<u8>),
+    Own(Change),
 }
+
+/// Random numbers, input, another input, words; returns the changed input.
+pub type Change = fn(&mut Rng, &[u8], &[u8], &[&str]) -> Vec<u8>;
 
 impl Mutator {
     /// A changed copy of `input`; `other` is there to take parts from.
-    pub fn apply(self, random: &mut Rng, input: &[u8], other: &[u8], words: &[&str]) -> Vec<u8> {
+    /// At most `longest` bytes, after every change: several that repeat something would multiply.
+    pub fn apply(
+        self,
+        random: &mut Rng,
+        input: &[u8],
+        other: &[u8],
+        words: &[&str],
+        longest: usize,
+    ) -> Vec<u8> {
         let mut out = input.to_vec();
         for _ in 0..rounds(random) {
             out = match self {
@@ -28,6 +39,7 @@ impl Mutator {
                 Mutator::Json => json(random, out, other, words),
                 Mutator::Own(own) => own(random, &out, other, words),
             };
+            out.truncate(longest);
         }
         out
     }

@@ -129,10 +129,10 @@ fn one_child(
         None => format!("hangs: not done after {} s", patience.as_secs()),
         Some(status) => {
             let words = std::fs::read_to_string(&words).unwrap_or_default();
-            let last = words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+            let first = words.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
             match status.signal() {
-                Some(signal) => format!("the process died of signal {signal}: {last}"),
-                None => format!("the process ended with {status}: {last}"),
+                Some(signal) => format!("the process died of signal {signal}: {first}"),
+                None => format!("the process ended with {status}: {first}"),
             }
         }
     };

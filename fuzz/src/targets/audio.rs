@@ -262,7 +262,7 @@ pub const WINDOWS: Target = Target {
     about: "cutting a stream into windows",
     mutator: Mutator::Bytes,
     words: &[],
-    longest: 256,
+    longest: 64,
     memory: |_| 64 * ROOM,
     seconds: 2.0,
     short: 20_000,
