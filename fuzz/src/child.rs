@@ -158,7 +158,8 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn processor_seconds() -> f64 {
+/// Processor time of this process so far.
+pub fn processor_seconds() -> f64 {
     // The clock exists on every Linux.
     let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     time.map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
