@@ -3,6 +3,7 @@
 
 use crate::frontend::{FrontEnd, PLANES};
 use crate::net::Network;
+use crate::text::one_line;
 use crate::weights::{self, Description};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -130,7 +131,9 @@ impl Detector {
 
     /// Loads the bytes of a weights file; `file` names it in errors.
     pub fn from_bytes(bytes: &[u8], file: &str) -> Result<Self, ModelError> {
-        let invalid = |reason| ModelError::Invalid { file: file.to_owned(), reason };
+        // What the file holds is repeated in some reasons, and may be anything.
+        let invalid =
+            |reason: String| ModelError::Invalid { file: file.to_owned(), reason: one_line(&reason) };
         let (description, tensors) = weights::parse(bytes).map_err(invalid)?;
         let front = &description.front_end;
         let network = Network::serving(&description.network, front.mels, &tensors)

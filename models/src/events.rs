@@ -5,7 +5,7 @@
 mod background;
 mod last_minute;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use background::Background;
 use last_minute::LastMinute;
@@ -38,6 +38,7 @@ const LEAD_US: i64 = 2_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EventParams {
     /// Probability from which a frame counts as crying.
+    #[serde(deserialize_with = "probability")]
     pub threshold: f32,
     /// Seconds of crying, gaps on the breath bridged but not counted, before an event is announced. Frames at the
     /// threshold count for nothing, those at e times its odds or more (0.73 for a threshold of 0.5) for all of their
@@ -60,6 +61,17 @@ pub struct EventParams {
 
 fn yes() -> bool {
     true
+}
+
+/// A store may hold anything; what is no probability could not even be stored again.
+fn probability<'de, D: Deserializer<'de>>(d: D) -> Result<f32, D::Error> {
+    let value = f32::deserialize(d)?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(de::Error::custom("no probability")) }
+}
+
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
+    let us = i64::deserialize(d)?;
+    if us >= 0 { Ok(us) } else { Err(de::Error::custom("less than no time")) }
 }
 
 /// Log-odds of a probability; NaN is none.
@@ -100,10 +112,12 @@ struct Run {
     onset_us: i64,
     /// End of the last crying frame.
     last_us: i64,
+    #[serde(deserialize_with = "duration")]
     crying_us: i64,
     /// Of it, what counts towards an announcement.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "duration")]
     clear_us: i64,
+    #[serde(deserialize_with = "probability")]
     peak: f32,
     announced: bool,
 }
@@ -354,6 +368,26 @@ mod tests {
 
     fn run(stretches: &[(f64, f32)]) -> Vec<Transition> {
         feed(&mut EventLogic::new(params()), &mut 0, stretches)
+    }
+
+    #[test]
+    fn a_stored_state_with_what_is_no_probability_or_no_duration_is_refused() {
+        let mut logic = EventLogic::new(params());
+        feed(&mut logic, &mut 0, &[(1.0, 0.9)]);
+        let good = serde_json::to_value(&logic).unwrap();
+        assert!(serde_json::from_value::<EventLogic>(good.clone()).is_ok());
+        for (part, key) in [("params", "threshold"), ("run", "peak")] {
+            for bad in [1e300, 1e23, 255.0, -0.5] {
+                let mut state = good.clone();
+                state[part][key] = bad.into();
+                assert!(serde_json::from_value::<EventLogic>(state).is_err(), "{key} {bad}");
+            }
+        }
+        for key in ["crying_us", "clear_us"] {
+            let mut state = good.clone();
+            state["run"][key] = i64::MIN.into();
+            assert!(serde_json::from_value::<EventLogic>(state).is_err(), "{key}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod frontend;
 pub mod net;
 pub mod ops;
 pub mod recording;
+mod text;
 pub mod train;
 pub mod weights;
 pub mod window;

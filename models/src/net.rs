@@ -170,6 +170,15 @@ impl NetConfig {
         self.serving_layout(mels).iter().map(|(_, s)| s.iter().product::<usize>()).sum()
     }
 
+    /// Values of the largest output of a layer for `frames` spectral frames.
+    pub fn largest_output(&self, frames: usize, mels: usize) -> usize {
+        let convs = self.conv_shapes(frames, mels);
+        let outputs =
+            convs.iter().map(Conv2dShape::output).map(|(time, bands, channels)| time * bands * channels);
+        let time = frames / self.time_stride().max(1);
+        outputs.chain([time * (self.width + 3 * self.recurrent)]).max().unwrap_or(0)
+    }
+
     /// Multiply-accumulates for `frames` spectral frames.
     pub fn macs(&self, frames: usize, mels: usize) -> usize {
         let convs: usize = self.conv_shapes(frames, mels).iter().map(Conv2dShape::macs).sum();

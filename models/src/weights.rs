@@ -13,6 +13,13 @@ pub const MAX_BYTES: u64 = 64 << 20;
 /// Most bytes that a model may want to remember of a stream.
 pub const MAX_STATE: usize = 256 << 10;
 
+/// Most multiplications for one window, a hundred times what the built-in model needs: a file of a few kilobytes could
+/// otherwise ask for hours.
+pub const MAX_MACS: usize = 500_000_000;
+
+/// Most values that one layer may give for one window.
+pub const MAX_VALUES: usize = 4 << 20;
+
 /// Metadata key that holds the [`Description`] as JSON.
 const KEY: &str = "nursery";
 
@@ -88,6 +95,17 @@ impl Description {
             return Err(format!(
                 "a stream's state would take {} bytes, at most {MAX_STATE}",
                 self.state_len() * 4
+            ));
+        }
+        let frames = self.hop / self.front_end.step;
+        let (macs, values) = (
+            self.network.macs(frames, self.front_end.mels),
+            self.network.largest_output(frames, self.front_end.mels),
+        );
+        if macs > MAX_MACS || values > MAX_VALUES {
+            return Err(format!(
+                "a window would take {macs} multiplications and {values} values at once, at most {MAX_MACS} and \
+                 {MAX_VALUES}"
             ));
         }
         let sane = |x: f32, low: f32, high: f32| x.is_finite() && (low..=high).contains(&x);

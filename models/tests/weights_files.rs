@@ -151,7 +151,7 @@ fn the_alterations_start_from_a_file_that_loads() {
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_what_does_not_fit() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change, &str); 22] = [
+    let cases: [(&str, Change, &str); 24] = [
         ("older", |d| d["format"] = json!(1), "format 1 is not 2, the one this version reads"),
         ("newer", |d| d["format"] = json!(3), "format 3 is not 2, the one this version reads"),
         ("labels", |d| d["labels"] = json!(["dog"]), "labels must be [\"baby_cry\"]"),
@@ -173,6 +173,24 @@ fn a_model_that_does_not_fit_is_refused_with_what_does_not_fit() {
         ("wide", |d| d["network"]["width"] = json!(64), "the network needs"),
         ("giant", |d| d["network"]["convs"][0]["channels"] = json!(1_000_000_000_000_u64), "out of range"),
         ("kernel", |d| d["network"]["convs"][0]["kernel"] = json!([3, 4]), "convolution out of range"),
+        (
+            "slow",
+            |d| {
+                d["hop"] = json!(160_000);
+                d["network"]["convs"] = json!([{"channels": 512, "kernel": [1, 1], "stride": [1, 1]}]);
+            },
+            "multiplications and",
+        ),
+        (
+            "slow-in-the-middle",
+            |d| {
+                let conv = json!({"channels": 64, "kernel": [1, 1], "stride": [1, 1]});
+                d["network"]["convs"] =
+                    json!([conv, conv, conv, conv, conv, conv, conv, conv, conv, conv, conv, conv]);
+                d["hop"] = json!(40_000);
+            },
+            "multiplications and",
+        ),
         ("state", |d| d["network"]["dilations"] = json!([1, 256, 256]), "a stream's state would take"),
     ];
     for (name, change, expected) in cases {

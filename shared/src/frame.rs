@@ -173,6 +173,16 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_claims_more_than_is_there_is_refused_whatever_the_limits() {
+        for claimed in [9, 1 << 10, (1 << 24) - 9] {
+            let body = [&u64::to_le_bytes(claimed)[..], b"8 bytes."].concat();
+            let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+            bytes.extend_from_slice(&body);
+            assert!(matches!(read_frame::<String>(&mut &bytes[..], 1000), Err(FrameError::Codec(_))));
+        }
+    }
+
+    #[test]
     fn bytes_after_the_message_are_an_error() {
         let mut bytes = Vec::new();
         encode_frame(&"x", 100, &mut bytes).unwrap();

@@ -6,6 +6,7 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod frame;
+pub mod line;
 pub mod message;
 pub mod model_state;
 pub mod pcm;

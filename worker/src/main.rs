@@ -1,18 +1,9 @@
 //! `nursery-worker ROLE`: every process that nursery starts beside its supervisor, and the offline detector.
 
-mod capture;
-mod detect;
-mod examine;
-mod infer;
-mod info;
-mod link;
-mod logging;
-mod media;
-mod sink;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nursery_worker::{capture, detect, examine, infer, info, logging, sink};
 
 #[derive(Parser)]
 #[command(name = "nursery-worker", version, about = "Worker processes of nursery; started by `nursery`.")]

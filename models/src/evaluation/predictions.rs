@@ -2,6 +2,7 @@
 //! `nursery detect --json` prints.
 
 use super::truth::Truth;
+use crate::text::one_line;
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -71,7 +72,7 @@ impl Predictions {
         let known: HashSet<&str> = truths.iter().map(|t| t.file.as_str()).collect();
         let (mut found, mut unknown): (HashMap<String, Vec<Detection>>, usize) = Default::default();
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let at = |what: String| format!("{name}: line {}: {what}", i + 1);
+            let at = |what: String| format!("{name}: line {}: {}", i + 1, one_line(&what));
             let object: Map<String, Value> =
                 serde_json::from_str(line).map_err(|e| at(format!("is no JSON object: {e}")))?;
             let number = |key: &str| match object.get(key) {

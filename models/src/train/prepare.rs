@@ -39,15 +39,16 @@ pub fn read_labels(path: &Path) -> Result<Labels, String> {
             "none" => continue,
             _ => return Err(at("kind must be cry, unsure or none")),
         };
-        let seconds = |text: &str| text.parse::<f64>().ok().filter(|s| (0.0..86_400.0).contains(s));
+        let seconds = |text: &str| text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s));
         let (Some(start), Some(end)) = (seconds(start), seconds(end)) else {
             return Err(at("start_s and end_s must be seconds"));
         };
+        let sample = |s: f64| (s * f64::from(RATE)).round() as usize;
+        let (start, end) = (sample(start), sample(end));
         if start >= end {
             return Err(at("start_s must be before end_s"));
         }
-        let sample = |s: f64| (s * f64::from(RATE)).round() as usize;
-        stretches.push(Stretch { start: sample(start), end: sample(end), kind });
+        stretches.push(Stretch { start, end, kind });
     }
     for stretches in labels.values_mut() {
         stretches.sort_by_key(|s| s.start);
@@ -64,11 +65,17 @@ fn text(labels: &Labels) -> String {
         }
         for s in stretches {
             let kind = if s.kind == Kind::Cry { "cry" } else { "unsure" };
-            let seconds = |n: usize| n as f64 / f64::from(RATE);
-            let _ = writeln!(out, "{path},{:.2},{:.2},{kind}", seconds(s.start), seconds(s.end));
+            let _ = writeln!(out, "{path},{},{},{kind}", seconds(s.start), seconds(s.end));
         }
     }
     out
+}
+
+/// Seconds up to a sample: hundredths where they are exact, otherwise enough to tell samples apart, so that what
+/// somebody corrected by hand is kept as it is.
+fn seconds(sample: usize) -> String {
+    let digits = if sample.is_multiple_of(RATE as usize / 100) { 2 } else { 5 };
+    format!("{:.digits$}", sample as f64 / f64::from(RATE))
 }
 
 /// Locates the crying in all cry clips that the file at `path` does not list yet, and writes the file; what is in it
@@ -182,6 +189,7 @@ mod tests {
         for (row, what) in [
             ("x,1,2,3,4,laugh", "kind must be"),
             ("x,2,1,cry", "before"),
+            ("x,1.00001,1.00002,cry", "before"),
             ("x,NaN,1,cry", "seconds"),
             ("x", "four fields"),
         ] {
@@ -189,6 +197,20 @@ mod tests {
             let error = read_labels(&path).unwrap_err();
             assert!(error.contains("row 2") && error.contains(what), "{error}");
         }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn stretches_corrected_by_hand_are_kept_to_the_sample() {
+        let path = std::env::temp_dir().join(format!("nursery-labels-short-{}.csv", std::process::id()));
+        std::fs::write(
+            &path,
+            format!("{HEADER}\nx,1.000,1.004,cry\ny,0,0.0000625,unsure\nz,0,86399.999999,cry\n"),
+        )
+        .unwrap();
+        let labels = read_labels(&path).unwrap();
+        let written = write_labels(&Corpus::default(), &path, |_, _| ()).unwrap();
+        assert_eq!((read_labels(&path).unwrap(), written), (labels.clone(), labels));
         std::fs::remove_file(&path).unwrap();
     }
 

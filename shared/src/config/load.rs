@@ -10,7 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use super::{AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, Source, SourceText};
-use crate::secret::Secret;
+use crate::{line::one_line, secret::Secret};
 
 /// Files larger than this are not read.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -41,6 +41,11 @@ pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
 
 /// The same for text that is already here; `base` is where relative paths begin.
 pub fn from_json(text: &str, base: &Path) -> Result<Config, String> {
+    // Keys, names and paths of the file are repeated in messages, whatever they hold.
+    read(text, base).map_err(|problem| one_line(&problem).into_owned())
+}
+
+fn read(text: &str, base: &Path) -> Result<Config, String> {
     let value: Value = serde_json::from_str(text).map_err(|e| format!("not valid JSON: {e}"))?;
     let value = match value {
         Value::Array(cameras) => serde_json::json!({ "cameras": cameras }),
@@ -457,6 +462,34 @@ mod tests {
             let e = load(&text).expect_err(&text);
             assert!(e.contains(expected), "{text}\n gave {e:?}\n not {expected:?}");
             assert!(!e.contains("pw") && !e.contains('\n'), "{e}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_stand_in_the_wrong_place_are_not_repeated() {
+        let camera = r#"{"name": "a", "source": "rtsp://u:hunter2@h/", "password": "hunter2"}"#;
+        for text in [
+            format!(r#"{{"cameras": [{camera}], "inference": {{"workers": {camera}}}}}"#),
+            format!(r#"{{"cameras": [{camera}], "inference": [{camera}]}}"#),
+            format!(r#"{{"cameras": {camera}}}"#),
+            format!(r#"{{"cameras": [{camera}], "detection": [{camera}]}}"#),
+        ] {
+            let e = load(&text).expect_err(&text);
+            assert!(!e.contains("hunter2"), "{e}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_repeats() {
+        let cases = [
+            r#"[{"name": "a", "source": "file:no\n\u001b[31m such"}]"#,
+            r#"[{"name": "a", "source": "synthetic:cry", "x\ny`z": 1}]"#,
+            r#"[{"name": "a", "source": "rtsp://h/", "username": "u", "password": "env:NO\nSUCH"}]"#,
+            r#"[{"name": "a", "source": "synthetic:cry", "transport": "t\np"}]"#,
+        ];
+        for text in cases {
+            let e = load(text).expect_err(text);
+            assert!(!e.contains(char::is_control), "{text} gave {e:?}");
         }
     }
 

@@ -196,6 +196,7 @@ enum AutoWord {
 /// `4` or `"auto"` in files; frames carry the enum as it is.
 mod workers {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use serde_json::Value;
 
     use crate::control::PoolSize;
 
@@ -211,9 +212,16 @@ mod workers {
         if !d.is_human_readable() {
             return PoolSize::deserialize(d);
         }
-        let value = serde_json::Value::deserialize(d)?;
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        text.parse().map_err(|e| de::Error::custom(format!("{value}: {e}")))
+        let value = Value::deserialize(d)?;
+        // What stands here by mistake may hold secrets, if it is more than a word or a number.
+        let text = match &value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+            other => other.to_string(),
+        };
+        text.parse().map_err(|e| de::Error::custom(format!("{text}: {e}")))
     }
 }
 

@@ -22,7 +22,10 @@ use interprocess::{
     },
 };
 use nix::sys::epoll::EpollFlags;
-use nursery_shared::control::{MAX_REQUEST, Reply, Request};
+use nursery_shared::{
+    control::{MAX_REQUEST, Reply, Request},
+    line::one_line,
+};
 
 use super::{ServiceError, logs::Logs};
 
@@ -299,7 +302,8 @@ impl Client {
                 self.phase = Phase::Answered;
                 Outcome::Asks(request, peer)
             }
-            Err(e) => self.refuse(format!("not a request: {e}")),
+            // The message may repeat a part of the request.
+            Err(e) => self.refuse(format!("not a request: {}", one_line(&e.to_string()))),
         }
     }
 

@@ -1,10 +1,10 @@
 //! The service: the thin shell of real processes, sockets and clocks around the policy. One thread, one
 //! readiness loop; nothing in it waits for a worker, a client, a disk or a name.
 
-mod clients;
+pub mod clients;
 mod event_loop;
 mod examiner;
-mod logs;
+pub mod logs;
 mod postmortems;
 pub mod probe;
 mod process;

@@ -9,8 +9,8 @@ mod file;
 mod listener;
 mod pace;
 mod retry;
-mod rtsp;
-mod source;
+pub mod rtsp;
+pub mod source;
 mod synthetic;
 
 use std::{collections::VecDeque, time::Duration};

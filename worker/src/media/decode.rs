@@ -13,10 +13,13 @@ use symphonia::core::{
     probe::Hint,
 };
 
-use super::mono::ToMono;
+use super::{guarded, mono::ToMono};
 
 /// Undecodable packets in a row after which a recording is given up.
 const HOPELESS: u32 = 1000;
+
+/// A reader of containers that panicked, as some do on damaged files.
+const TOO_MUCH: &str = "something in it is too much for nursery (a bug)";
 
 /// A recording that is being decoded.
 pub struct Recording {
@@ -52,13 +55,11 @@ impl Recording {
             hint.with_extension(extension);
         }
         let stream = MediaSourceStream::new(source, Default::default());
-        let format = symphonia::default::get_probe()
-            .format(
-                &hint,
-                stream,
-                &FormatOptions { enable_gapless: true, ..Default::default() },
-                &MetadataOptions::default(),
-            )
+        let options = FormatOptions { enable_gapless: true, ..Default::default() };
+        let probe =
+            || symphonia::default::get_probe().format(&hint, stream, &options, &MetadataOptions::default());
+        let format = guarded(probe)
+            .ok_or(TOO_MUCH)?
             .map_err(|e| format!("not a recording that can be read: {}", explain(&e)))?
             .format;
         let track = format
@@ -106,7 +107,8 @@ impl Recording {
     /// read.
     pub fn read(&mut self, out: &mut Vec<f32>) -> Result<bool, String> {
         loop {
-            let packet = match self.format.next_packet() {
+            let next = guarded(|| self.format.next_packet()).ok_or(TOO_MUCH)?;
+            let packet = match next {
                 Ok(packet) => packet,
                 Err(Error::IoError(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
                     self.mono.finish(out)?;
@@ -126,7 +128,12 @@ impl Recording {
             if packet.track_id() != self.track {
                 continue;
             }
-            match self.decoder.decode(&packet) {
+            let Some(decoded) = guarded(|| self.decoder.decode(&packet)) else {
+                self.decoder.reset();
+                self.note_corrupt("too much for the decoder")?;
+                continue;
+            };
+            match decoded {
                 Ok(decoded) if decoded.frames() == 0 => {}
                 Ok(decoded) => {
                     let spec = *decoded.spec();

@@ -6,3 +6,8 @@ pub mod g711;
 pub mod level;
 pub mod mono;
 pub mod resample;
+
+/// Runs a decoder on foreign bytes; `None` where it panicked, after which it must be reset or not be used again.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
+}

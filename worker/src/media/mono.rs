@@ -9,6 +9,14 @@ pub struct ToMono {
     mixed: Vec<f32>,
 }
 
+/// Largest sample: 40 dB over full scale. Files of floats may hold anything, and a transform of what is no number is
+/// none, for all of its block.
+const LOUDEST: f32 = 100.0;
+
+fn tame(sample: f32) -> f32 {
+    if sample.is_nan() { 0.0 } else { sample.clamp(-LOUDEST, LOUDEST) }
+}
+
 impl ToMono {
     /// Appends `interleaved` (frames of `channels` samples at `rate` Hz, in [-1, 1]) to `out` as 16 kHz mono.
     /// An incomplete last frame is left out.
@@ -19,14 +27,11 @@ impl ToMono {
         rate: u32,
         out: &mut Vec<f32>,
     ) -> Result<(), String> {
-        let mono = if channels <= 1 {
-            interleaved
-        } else {
-            let scale = 1.0 / channels as f32;
-            self.mixed.clear();
-            self.mixed.extend(interleaved.chunks_exact(channels).map(|f| f.iter().sum::<f32>() * scale));
-            &self.mixed
-        };
+        let scale = 1.0 / channels.max(1) as f32;
+        self.mixed.clear();
+        let frames = interleaved.chunks_exact(channels.max(1));
+        self.mixed.extend(frames.map(|frame| tame(frame.iter().sum::<f32>() * scale)));
+        let mono = &self.mixed;
         let resampler = match &mut self.resampler {
             Some((current, resampler)) if *current == rate => resampler,
             _ => {
@@ -59,6 +64,17 @@ mod tests {
         let mut out = Vec::new();
         ToMono::default().push(&[1.0, 0.0, 0.5, -0.5, 0.25], 2, 16_000, &mut out).unwrap();
         assert_eq!(out, [0.5, 0.0]);
+    }
+
+    #[test]
+    fn what_is_no_number_becomes_none_of_the_others() {
+        for rate in [8_000, 16_000, 44_100] {
+            let (mut mono, mut out) = (ToMono::default(), Vec::new());
+            let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.5];
+            mono.push(&odd.repeat(2_000), 1, rate, &mut out).unwrap();
+            mono.finish(&mut out).unwrap();
+            assert!(!out.is_empty() && out.iter().all(|x| x.abs() < 4.0 * LOUDEST), "{rate}");
+        }
     }
 
     #[test]

@@ -33,16 +33,19 @@ struct Block {
     given: u64,
 }
 
+/// An error where audio of this rate cannot be taken in.
+pub fn check_rate(rate: u32) -> Result<(), String> {
+    if RATES.contains(&rate) {
+        return Ok(());
+    }
+    let (low, high) = (RATES.start(), RATES.end());
+    Err(format!("sample rate {rate} Hz is not supported, expected {low} to {high} Hz"))
+}
+
 impl Resampler {
     /// For audio of `rate` samples per second. 16 kHz passes through unchanged.
     pub fn new(rate: u32) -> Result<Self, String> {
-        if !RATES.contains(&rate) {
-            return Err(format!(
-                "sample rate {rate} Hz is not supported, expected {} to {} Hz",
-                RATES.start(),
-                RATES.end()
-            ));
-        }
+        check_rate(rate)?;
         if rate == SAMPLE_RATE {
             return Ok(Self(None));
         }

@@ -39,6 +39,12 @@ enum Task {
     Mttr(mttr::Args),
     /// Kills and freezes random workers of a running service and checks that it recovers
     Chaos(chaos::Args),
+    /// Feeds everything that reads foreign bytes with mutated inputs: [TARGET] [--minutes M] [--seed S], see --help
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
             }
         }
         Task::Chaos(args) => build() && chaos::run(&args),
+        Task::Fuzz { arguments } => build() && fuzz(&arguments),
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -97,6 +104,17 @@ fn deny() -> bool {
 /// anew) depend on what is built together.
 fn build() -> bool {
     cargo(&["build", "--release", "--workspace"])
+}
+
+/// The program with the targets, beside this one.
+fn fuzz(arguments: &[String]) -> bool {
+    match std::env::current_exe() {
+        Ok(this) => run(Command::new(this.with_file_name("nursery-fuzz")).args(arguments)),
+        Err(e) => {
+            eprintln!("nursery-fuzz cannot be found: {e}");
+            false
+        }
+    }
 }
 
 fn cargo(arguments: &[&str]) -> bool {

@@ -13,10 +13,14 @@ use symphonia::core::{
     formats::Packet,
 };
 
-use crate::media::{g711, mono::ToMono};
+use crate::media::{g711, guarded, mono::ToMono, resample::check_rate};
 
 /// Longest gap that is filled with silence so that what follows keeps its place in time.
 const LONGEST_GAP_S: u32 = 1;
+
+/// More channels than any camera has. A description may claim 65,535, and a second of silence of so many would take
+/// gigabytes.
+const MAX_CHANNELS: usize = 16;
 
 /// Decoder of one track.
 pub struct AudioDecoder {
@@ -49,22 +53,80 @@ pub enum Decoded {
     Corrupt(String),
 }
 
+/// What a server says about a track.
+pub struct Track<'a> {
+    /// Name of the encoding in lower case.
+    pub encoding: &'a str,
+    /// Samples per second.
+    pub rate: u32,
+    pub channels: usize,
+    /// AudioSpecificConfig, where the encoding is AAC and has one that can be read.
+    pub aac: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a Stream> for Track<'a> {
+    fn from(stream: &'a Stream) -> Self {
+        let encoding = stream.encoding_name();
+        match stream.parameters() {
+            Some(ParametersRef::Audio(parameters)) if encoding == "mpeg4-generic" => Self {
+                encoding,
+                rate: parameters.clock_rate(),
+                channels: usize::from(parameters.channels().get()),
+                aac: Some(parameters.extra_data()),
+            },
+            _ => Self {
+                encoding,
+                rate: stream.clock_rate_hz(),
+                channels: stream.channels().map_or(1, |c| usize::from(c.get())),
+                aac: None,
+            },
+        }
+    }
+}
+
+/// The encoded audio of one frame.
+pub struct Piece<'a> {
+    pub data: &'a [u8],
+    /// Time of its first sample, in units of `clock` per second.
+    pub timestamp: i64,
+    pub clock: NonZeroU32,
+    /// Its length in samples, as far as the codec has frames.
+    pub length: NonZeroU32,
+    /// Packets lost before it.
+    pub lost: u16,
+}
+
+impl<'a> From<&'a AudioFrame> for Piece<'a> {
+    fn from(frame: &'a AudioFrame) -> Self {
+        let timestamp = frame.timestamp();
+        Self {
+            data: frame.data(),
+            timestamp: timestamp.timestamp(),
+            clock: timestamp.clock_rate(),
+            length: frame.frame_length(),
+            lost: frame.loss(),
+        }
+    }
+}
+
 impl AudioDecoder {
     /// For a track as the server describes it; the error names the codec that is not supported.
-    pub fn new(stream: &Stream) -> Result<Self, String> {
-        let mut rate = stream.clock_rate_hz();
-        let mut channels = stream.channels().map_or(1, |c| usize::from(c.get()));
-        let codec = match stream.encoding_name() {
+    pub fn new(track: &Track<'_>) -> Result<Self, String> {
+        let (rate, channels) = (track.rate, track.channels);
+        if channels > MAX_CHANNELS {
+            return Err(format!(
+                "its audio has {channels} channels, of which at most {MAX_CHANNELS} are supported"
+            ));
+        }
+        // Silence for lost packets is made by the rate that the description claims.
+        check_rate(rate).map_err(|e| format!("its audio cannot be used: {e}"))?;
+        let codec = match track.encoding {
             "pcmu" => Codec::Ulaw,
             "pcma" => Codec::Alaw,
             "l16" => Codec::L16,
             "mpeg4-generic" => {
-                let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
-                    return Err("its AAC audio is of a kind that is not supported".into());
-                };
-                rate = parameters.clock_rate();
-                channels = usize::from(parameters.channels().get());
-                Codec::Aac(aac(parameters.extra_data(), rate, channels)?)
+                let config = track.aac.ok_or("its AAC audio is of a kind that is not supported")?;
+                Codec::Aac(aac(config, rate, channels)?)
             }
             other => return Err(format!("its audio is {}, which is not supported", name(other))),
         };
@@ -84,10 +146,10 @@ impl AudioDecoder {
 
     /// Appends the frame's audio to `out`, silence for lost packets before it. Fails only where the track
     /// cannot be used at all.
-    pub fn decode(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<Decoded, String> {
-        let after_short_packet = self.fill_gap(frame, out)?;
+    pub fn decode(&mut self, piece: &Piece<'_>, out: &mut Vec<f32>) -> Result<Decoded, String> {
+        let after_short_packet = self.fill_gap(piece, out)?;
         self.interleaved.clear();
-        let data = frame.data();
+        let data = piece.data;
         match &mut self.codec {
             Codec::Ulaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::ulaw(b)) / 32_768.0)),
             Codec::Alaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::alaw(b)) / 32_768.0)),
@@ -96,7 +158,13 @@ impl AudioDecoder {
                 .extend(data.chunks_exact(2).map(|b| f32::from(i16::from_be_bytes([b[0], b[1]])) / 32_768.0)),
             Codec::Aac(decoder) => {
                 let packet = Packet::new_from_slice(0, 0, 0, data);
-                match decoder.decode(&packet) {
+                // The decoder knows of its index errors only when they happen. One broken packet is no reason to
+                // lose the session.
+                let Some(decoded) = guarded(|| decoder.decode(&packet)) else {
+                    decoder.reset();
+                    return Ok(Decoded::Corrupt("AAC: the decoder gave up on a packet".into()));
+                };
+                match decoded {
                     Ok(decoded) => {
                         let spec = *decoded.spec();
                         // Decoders that find out more about the stream than its description says.
@@ -119,31 +187,30 @@ impl AudioDecoder {
 
     /// Fills the time between the last frame and this one; true where that is too little for a pause, and no
     /// packet was lost.
-    fn fill_gap(&mut self, frame: &AudioFrame, out: &mut Vec<f32>) -> Result<bool, String> {
-        let timestamp = frame.timestamp();
-        let (clock, now) = (timestamp.clock_rate(), timestamp.timestamp());
-        let expected = self.expected.replace(now.saturating_add(self.duration(frame, clock)));
+    fn fill_gap(&mut self, piece: &Piece<'_>, out: &mut Vec<f32>) -> Result<bool, String> {
+        let (clock, now) = (piece.clock, piece.timestamp);
+        let expected = self.expected.replace(now.saturating_add(self.duration(piece)));
         let Some(expected) = expected else { return Ok(false) };
         let gap = now.saturating_sub(expected);
         if gap <= 0 || gap > i64::from(LONGEST_GAP_S) * i64::from(clock.get()) {
             return Ok(false);
         }
         let frames = gap as u64 * u64::from(self.rate) / u64::from(clock.get());
-        let silence = vec![0.0; frames as usize * self.channels];
-        self.mono.push(&silence, self.channels, self.rate, out)?;
+        let silence = vec![0.0; frames as usize];
+        self.mono.push(&silence, 1, self.rate, out)?;
         // Timestamps of codecs with long frames are often rounded; only raw samples are exact.
         let exact = !matches!(self.codec, Codec::Aac(_));
-        Ok(exact && frame.loss() == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
+        Ok(exact && piece.lost == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
     }
 
     /// Length of a frame in units of its clock.
-    fn duration(&self, frame: &AudioFrame, clock: NonZeroU32) -> i64 {
+    fn duration(&self, piece: &Piece<'_>) -> i64 {
         let samples = match self.codec {
-            Codec::Aac(_) => u64::from(frame.frame_length().get()),
-            Codec::L16 => frame.data().len() as u64 / 2 / self.channels.max(1) as u64,
-            Codec::Ulaw | Codec::Alaw => frame.data().len() as u64 / self.channels.max(1) as u64,
+            Codec::Aac(_) => u64::from(piece.length.get()),
+            Codec::L16 => piece.data.len() as u64 / 2 / self.channels.max(1) as u64,
+            Codec::Ulaw | Codec::Alaw => piece.data.len() as u64 / self.channels.max(1) as u64,
         };
-        (samples * u64::from(clock.get()) / u64::from(self.rate.max(1))) as i64
+        (samples * u64::from(piece.clock.get()) / u64::from(self.rate.max(1))) as i64
     }
 }
 
@@ -174,5 +241,67 @@ fn name(encoding: &str) -> String {
             // What a server sends may hold anything.
             None => other.chars().filter(char::is_ascii_graphic).take(40).collect::<String>().to_uppercase(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn track(encoding: &str, rate: u32, channels: usize) -> Track<'_> {
+        Track { encoding, rate, channels, aac: None }
+    }
+
+    #[test]
+    fn a_track_of_more_channels_than_any_camera_has_is_refused() {
+        for channels in [17, 65_535] {
+            let error = AudioDecoder::new(&track("l16", 48_000, channels)).err().unwrap();
+            assert!(error.contains("channels"), "{error}");
+        }
+        assert!(AudioDecoder::new(&track("l16", 48_000, 16)).is_ok());
+    }
+
+    #[test]
+    fn a_track_of_a_rate_that_no_camera_has_is_refused() {
+        for rate in [0, 3_999, 768_001, u32::MAX] {
+            let error = AudioDecoder::new(&track("l16", rate, 1)).err().unwrap();
+            assert!(error.contains("sample rate"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_packet_that_the_aac_decoder_cannot_bear_is_counted_and_the_next_is_decoded() {
+        let track = Track { encoding: "mpeg4-generic", rate: 16_000, channels: 1, aac: Some(&[0x14, 0x08]) };
+        let mut decoder = AudioDecoder::new(&track).unwrap();
+        let (clock, length) = (NonZeroU32::new(16_000).unwrap(), NonZeroU32::new(1024).unwrap());
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut given_up, mut timestamp) = (0, 0);
+        for _ in 0..20_000 {
+            let data: Vec<u8> = (0..random.usize(1..80)).map(|_| random.u8(..)).collect();
+            let mut out = Vec::new();
+            match decoder.decode(&Piece { data: &data, timestamp, clock, length, lost: 0 }, &mut out).unwrap()
+            {
+                Decoded::Corrupt(what) => given_up += u32::from(what.contains("gave up")),
+                _ => assert!(out.iter().all(|x| x.is_finite())),
+            }
+            timestamp += 1024;
+        }
+        assert!(given_up > 0, "the decoder has no such packets any more: take the guard out");
+    }
+
+    #[test]
+    fn lost_packets_become_as_much_silence_whatever_the_channels() {
+        for channels in [1, 2, 16] {
+            let mut decoder = AudioDecoder::new(&track("l16", 16_000, channels)).unwrap();
+            let data = vec![0; 160 * 2 * channels];
+            let (clock, length) = (NonZeroU32::new(16_000).unwrap(), NonZeroU32::MIN);
+            let mut out = Vec::new();
+            for timestamp in [0, 160, 480] {
+                let lost = u16::from(timestamp == 480);
+                decoder.decode(&Piece { data: &data, timestamp, clock, length, lost }, &mut out).unwrap();
+            }
+            assert_eq!(out.len(), 640, "{channels} channels");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Source `rtsp://` and `rtsps://`: one session after another with crate retina, of which only the audio track is
 //! set up.
 
-mod audio;
+pub mod audio;
 mod explain;
-mod message;
+pub mod message;
 mod tls;
-mod tunnel;
+pub mod tunnel;
 
 use std::{
     sync::Arc,
@@ -186,7 +186,7 @@ impl Camera {
     fn choose_audio(&self, streams: &[retina::client::Stream]) -> Result<(usize, AudioDecoder), String> {
         let mut refused = Vec::new();
         for (index, stream) in streams.iter().enumerate().filter(|(_, s)| s.media() == "audio") {
-            match AudioDecoder::new(stream) {
+            match AudioDecoder::new(&stream.into()) {
                 Ok(decoder) => return Ok((index, decoder)),
                 Err(reason) => refused.push(reason),
             }
@@ -246,7 +246,7 @@ impl Camera {
                 link.send(SourceEvent::Corrupt { count: lost, what }).await;
             }
             let mut samples = Vec::new();
-            let decoded = playing.decoder.decode(&frame, &mut samples);
+            let decoded = playing.decoder.decode(&(&frame).into(), &mut samples);
             if matches!(decoded, Ok(Decoded::AudioAfterShortPacket)) {
                 let what = "a packet held less audio than its time".to_owned();
                 link.send(SourceEvent::Corrupt { count: 1, what }).await;

@@ -53,15 +53,8 @@ impl Tunnel {
         let mut target = camera.clone();
         target.set_path("");
         target.set_query(None);
-        let relay = Relay {
-            base,
-            target: target.as_str().trim_end_matches('/').to_owned(),
-            user_agent: user_agent.clone(),
-            credentials,
-            auth: None,
-            cseq: 0,
-            pending: None,
-        };
+        let target = target.as_str().trim_end_matches('/').to_owned();
+        let relay = Relay::new(base, target, user_agent.clone(), credentials);
         tokio::spawn(async move {
             let Ok(Ok((client, _))) = timeout(ACCEPT, listener.accept()).await else { return };
             drop(listener);
@@ -73,7 +66,8 @@ impl Tunnel {
     }
 }
 
-struct Relay {
+/// What is changed in the messages that pass.
+pub struct Relay {
     /// What the client puts in front of its paths, and what the camera gets instead.
     base: String,
     target: String,
@@ -94,13 +88,19 @@ struct Pending {
 }
 
 /// Where a response goes.
-enum Answer {
+pub enum Answer {
     Client(Text),
     /// The request once more, authenticated.
     Camera(Text),
 }
 
 impl Relay {
+    /// For a client that calls itself `user_agent` and finds at `base` (scheme, host and port) what the camera has at
+    /// `target`.
+    pub fn new(base: String, target: String, user_agent: String, credentials: Option<Credentials>) -> Self {
+        Self { base, target, user_agent, credentials, auth: None, cseq: 0, pending: None }
+    }
+
     async fn run(mut self, client: TcpStream, camera: TlsStream<TcpStream>) -> Result<(), String> {
         let (mut client_in, mut client_out) = client.into_split();
         let (mut camera_in, mut camera_out) = tokio::io::split(camera);
@@ -141,7 +141,7 @@ impl Relay {
     }
 
     /// A request as the camera shall get it.
-    fn request(&mut self, mut request: Text) -> Result<Text, String> {
+    pub fn request(&mut self, mut request: Text) -> Result<Text, String> {
         if request.header("User-Agent") != Some(&self.user_agent) {
             return Err("a stranger has connected".into());
         }
@@ -183,7 +183,7 @@ impl Relay {
     }
 
     /// What to do with something the camera said.
-    fn answer(&mut self, mut text: Text) -> Answer {
+    pub fn answer(&mut self, mut text: Text) -> Answer {
         let ours = |p: &Pending| text.header("CSeq").is_some_and(|c| c == p.cseq.to_string());
         let Some(pending) = self.pending.take_if(|p| ours(p)) else { return Answer::Client(text) };
         if text.status() == Some(401) && !pending.authenticated && self.credentials.is_some() {
@@ -205,15 +205,9 @@ mod tests {
     use super::*;
 
     fn relay() -> Relay {
-        Relay {
-            base: "rtsp://127.0.0.1:40000".into(),
-            target: "rtsps://camera:8322".into(),
-            user_agent: "token".into(),
-            credentials: Some(Credentials { username: "u".into(), password: "p".into() }),
-            auth: None,
-            cseq: 0,
-            pending: None,
-        }
+        let credentials = Credentials { username: "u".into(), password: "p".into() };
+        let (base, target) = ("rtsp://127.0.0.1:40000", "rtsps://camera:8322");
+        Relay::new(base.into(), target.into(), "token".into(), Some(credentials))
     }
 
     fn text(bytes: &str) -> Text {

@@ -1,0 +1,32 @@
+//! Texts that hold what somebody else wrote, brought to one line without control characters: what is told to people
+//! must not move their cursor, and a log line must stay one.
+
+use std::{borrow::Cow, fmt::Write};
+
+/// `text` with its control characters written as escapes (`\n`, `\u{1b}`).
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn control_characters_are_written_as_escapes_and_all_else_as_it_is() {
+        assert_eq!(one_line("a b\u{e9}\"'\\"), "a b\u{e9}\"'\\");
+        assert_eq!(one_line("a\nb\r\u{1b}[2J\u{85}\0"), "a\\nb\\r\\u{1b}[2J\\u{85}\\u{0}");
+    }
+}

@@ -1,0 +1,48 @@
+//! What is fuzzed: everything of ours that reads bytes which somebody else wrote.
+
+// A target that cannot be set up must end its process, with the reason.
+#![allow(clippy::expect_used)]
+
+mod audio;
+mod configuration;
+mod control;
+mod events;
+mod frames;
+mod model;
+mod planted;
+mod recording;
+mod rtsp;
+mod session;
+mod tables;
+mod worker_output;
+
+use crate::target::Target;
+
+/// Every target.
+pub const ALL: [&Target; 21] = [
+    &frames::FROM_WORKER,
+    &frames::TO_WORKER,
+    &control::CONTROL,
+    &configuration::CONFIGURATION,
+    &configuration::SOURCE,
+    &configuration::TIME,
+    &worker_output::WORKER_OUTPUT,
+    &rtsp::MESSAGES,
+    &rtsp::TUNNEL,
+    &session::SESSION,
+    &audio::DECODER,
+    &audio::MONO,
+    &audio::G711,
+    &audio::WINDOWS,
+    &recording::RECORDING,
+    &model::FILE,
+    &model::STATE,
+    &events::EVENTS,
+    &tables::LABELS,
+    &tables::TRUTH,
+    &tables::PREDICTIONS,
+];
+
+/// Targets with faults, for the tests of this program.
+pub const PLANTED: [&Target; 6] =
+    [&planted::PANIC, &planted::LIE, &planted::HANG, &planted::SLOW, &planted::GREED, &planted::BOMB];

@@ -1,0 +1,11 @@
+//! nursery's workers as a library, so that tests reach their parts; the program is `main.rs`.
+
+pub mod capture;
+pub mod detect;
+pub mod examine;
+pub mod infer;
+pub mod info;
+pub mod link;
+pub mod logging;
+pub mod media;
+pub mod sink;
