@@ -280,8 +280,13 @@ mod tests {
         for _ in 0..20_000 {
             let data: Vec<u8> = (0..random.usize(1..80)).map(|_| random.u8(..)).collect();
             let mut out = Vec::new();
-            match decoder.decode(&Piece { data: &data, timestamp, clock, length, lost: 0 }, &mut out).unwrap()
-            {
+            let piece = Piece { data: &data, timestamp, clock, length, lost: 0 };
+            let Ok(decoded) = decoder.decode(&piece, &mut out) else {
+                // It took the packet for one of a kind that it does not know.
+                decoder = AudioDecoder::new(&track).unwrap();
+                continue;
+            };
+            match decoded {
                 Decoded::Corrupt(what) => given_up += u32::from(what.contains("gave up")),
                 _ => assert!(out.iter().all(|x| x.is_finite())),
             }
