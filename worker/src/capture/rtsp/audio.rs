@@ -281,7 +281,7 @@ mod tests {
             let mut data: Vec<u8> = (0..random.usize(8..200)).map(|_| random.u8(..)).collect();
             // A single channel element, with eight short windows every other time.
             data[0] &= 0x1f;
-            data[1] = data[1] & 0x0f | 0x20 * (data[2] & 2);
+            data[1] = (data[1] & 0x0f) | (0x20 * (data[2] & 2));
             let mut out = Vec::new();
             let piece = Piece { data: &data, timestamp, clock, length, lost: 0 };
             let Ok(decoded) = decoder.decode(&piece, &mut out) else {
