@@ -184,7 +184,7 @@ fn a_model_that_does_not_fit_is_refused_with_what_does_not_fit() {
         (
             "slow-in-the-middle",
             |d| {
-                let conv = json!({"channels": 64, "kernel": [1, 1], "stride": [1, 1]});
+                let conv = json!({"channels": 128, "kernel": [1, 1], "stride": [1, 1]});
                 d["network"]["convs"] =
                     json!([conv, conv, conv, conv, conv, conv, conv, conv, conv, conv, conv, conv]);
                 d["hop"] = json!(40_000);

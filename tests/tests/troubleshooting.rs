@@ -22,7 +22,9 @@ fn sources(crates: &[&str]) -> Vec<String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                found.push(text.split("#[cfg(test)]\nmod ").next().unwrap().to_owned());
+                let end = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub mod tests {"]
+                    .map(|head| text.find(head));
+                found.push(text[..end.into_iter().flatten().min().unwrap_or(text.len())].to_owned());
             }
         }
     }
