@@ -97,7 +97,8 @@ fn a_worker_that_spins_is_shown_with_the_name_of_the_function_it_spins_in() {
     let names = |stack: &[nursery_shared::postmortem::Frame]| -> Vec<String> {
         stack.iter().filter_map(|f| f.function.clone()).collect()
     };
-    assert!(names(&spinning.stack)[0].contains("spin_for_ever"), "{shown}");
+    // The innermost one, or the one just above what was inlined into it.
+    assert!(names(&spinning.stack).iter().take(3).any(|n| n.contains("spin_for_ever")), "{shown}");
     assert!(names(&spinning.stack).iter().any(|n| n == "main" || n.ends_with("::main")), "{shown}");
     assert_eq!(spinning.stack_ends, None);
     // One that waits in the C library, which has no frame pointers, is followed to where it began.

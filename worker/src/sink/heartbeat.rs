@@ -21,7 +21,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Checks the URL.
     pub fn new(url: &Secret) -> Result<Self, String> {
-        let url = reqwest::Url::parse(url.expose()).map_err(|e| format!("heartbeat: {e}"))?;
+        let url = reqwest::Url::parse(url.expose()).map_err(|e| e.to_string())?;
         Ok(Self { url, client: webhook::client()? })
     }
 

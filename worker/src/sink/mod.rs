@@ -343,7 +343,9 @@ impl Sink {
             state.configure(self.per_camera.get(name).unwrap_or(&self.detection));
         }
         self.heartbeat = config.heartbeat.as_ref().and_then(|url| {
-            Heartbeat::new(url).inspect_err(|e| tracing::error!("it cannot be called: {e}")).ok()
+            Heartbeat::new(url)
+                .inspect_err(|e| tracing::error!("the URL of the heartbeat cannot be used: {e}"))
+                .ok()
         });
         self.receivers.clear();
         for alert in &config.alerts {
