@@ -74,6 +74,7 @@ impl Policy {
         let (Some(id), heard_by) = (worker.camera, worker.generation) else { return Ok(()) };
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
+        self.taken += 1;
         camera.last_end_us = window.end_us;
         camera.queue.push_back(PendingWindow { id: self.next_window, window, heard_by, deaths: 0 });
         self.next_window += 1;
@@ -84,6 +85,7 @@ impl Policy {
         } else if camera.queue.len() > self.queue_limits.full {
             camera.queue.pop_front();
             camera.dropped += 1;
+            self.dropped += 1;
             if camera.dropped.is_power_of_two() {
                 let text = format!(
                     "capture:{}: {} windows dropped so far: they come faster than they are scored \

@@ -38,6 +38,8 @@ use dispatch::LatencyWindow;
 use ledger::Ledger;
 use worker::{State, Worker};
 
+pub use snapshot::{Accounts, Slot};
+
 /// Monotonic time in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time(pub u64);
@@ -135,7 +137,7 @@ pub struct Policy {
     queue_limits: QueueLimits,
     state_dir: String,
     cores: u32,
-    rng: fastrand::Rng,
+    seed: u64,
     now: Time,
     wall_us: i64,
     /// The deadline that was given out last.
@@ -154,6 +156,9 @@ pub struct Policy {
     sink_outdated: bool,
     ledger: Ledger,
     deliveries: DeliveryReport,
+    /// Windows that cameras sent, and those that gave way, of all cameras there ever were.
+    taken: u64,
+    dropped: u64,
     scored: u64,
     quarantined: u64,
     latency: LatencyWindow,
@@ -174,7 +179,7 @@ impl Policy {
             model: setup.model,
             state_dir: setup.state_dir,
             cores: setup.cores.max(1),
-            rng: fastrand::Rng::with_seed(setup.seed),
+            seed: setup.seed,
             now,
             wall_us,
             armed: None,
@@ -190,6 +195,8 @@ impl Policy {
             sink_outdated: false,
             ledger: Ledger::default(),
             deliveries: DeliveryReport::default(),
+            taken: 0,
+            dropped: 0,
             scored: 0,
             quarantined: 0,
             latency: LatencyWindow::default(),
@@ -257,7 +264,7 @@ impl Policy {
     fn add_worker(&mut self, name: String, role: Role, camera: Option<u32>) -> u32 {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let mut worker = Worker::new(name, role, camera, self.now);
+        let mut worker = Worker::new(name, role, camera, self.seed, self.now);
         // Started by the next pass over the timers.
         worker.state = State::Backoff { until: self.now };
         self.workers.insert(slot, worker);
@@ -354,7 +361,7 @@ impl Policy {
             worker.restarts += 1;
             self.log(Level::Info, format!("{name}: stopped as asked ({how}), starting again"));
         } else {
-            let wait = worker.backoff.next(&mut self.rng);
+            let wait = worker.backoff.next();
             worker.state = State::Backoff { until: now + wait };
             worker.restarts += 1;
             let died = if how.starts_with("could not") { how.clone() } else { format!("died ({how})") };

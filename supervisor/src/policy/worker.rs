@@ -78,8 +78,9 @@ pub struct Worker {
 
 impl Worker {
     /// A slot with nothing in it.
-    pub fn new(name: String, role: Role, camera: Option<u32>, now: Time) -> Self {
+    pub fn new(name: String, role: Role, camera: Option<u32>, seed: u64, now: Time) -> Self {
         Self {
+            backoff: Backoff::new(seed, &name),
             name,
             role,
             camera,
@@ -93,7 +94,6 @@ impl Worker {
             progress_at: None,
             restarts: 0,
             last_exit: None,
-            backoff: Backoff::default(),
             wanted: true,
             kill_reason: None,
             stop_deadline: None,

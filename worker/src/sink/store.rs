@@ -91,6 +91,54 @@ impl Batch {
     }
 }
 
+/// What a sink keeps its memory in: [`Store`], or a model of it in simulations. Errors are one line for people.
+pub trait Storage {
+    /// What each camera's logic had in mind.
+    fn cameras(&self) -> Result<HashMap<String, CameraState>, String>;
+    /// Stores a batch, all or nothing; each alert is owed to each of `receivers`.
+    fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String>;
+    /// The oldest delivery still owed to `receiver`, of each camera or of one.
+    fn heads(&self, receiver: &str, camera: Option<&str>) -> Result<Vec<Pending>, String>;
+    /// A receiver has confirmed a delivery.
+    fn delivered(&mut self, delivery: i64) -> Result<(), String>;
+    /// A delivery can never succeed.
+    fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String>;
+    /// Deliveries still owed, and those ever confirmed.
+    fn counts(&self) -> Result<(u64, u64), String>;
+    /// Removes what is too old to keep.
+    fn purge(&mut self, receivers: &[String]) -> Result<(), String>;
+}
+
+impl Storage for Store {
+    fn cameras(&self) -> Result<HashMap<String, CameraState>, String> {
+        Store::cameras(self).map_err(|e| e.to_string())
+    }
+
+    fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String> {
+        Store::commit(self, batch, receivers).map_err(|e| e.to_string())
+    }
+
+    fn heads(&self, receiver: &str, camera: Option<&str>) -> Result<Vec<Pending>, String> {
+        Store::heads(self, receiver, camera).map_err(|e| e.to_string())
+    }
+
+    fn delivered(&mut self, delivery: i64) -> Result<(), String> {
+        Store::delivered(self, delivery).map_err(|e| e.to_string())
+    }
+
+    fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String> {
+        Store::give_up(self, delivery, why).map_err(|e| e.to_string())
+    }
+
+    fn counts(&self) -> Result<(u64, u64), String> {
+        Store::counts(self).map_err(|e| e.to_string())
+    }
+
+    fn purge(&mut self, receivers: &[String]) -> Result<(), String> {
+        Store::purge(self, receivers).map_err(|e| e.to_string())
+    }
+}
+
 impl Store {
     /// Opens the store, making it where it is missing. One that is damaged is moved aside, with a line in the
     /// log: crying now matters more than crying then.
