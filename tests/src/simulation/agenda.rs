@@ -61,6 +61,11 @@ impl<T> Agenda<T> {
         (self.next_at()? <= now).then(|| self.entries.pop().map(|e| e.what)).flatten()
     }
 
+    /// Forgets what will not happen any more.
+    pub fn retain(&mut self, stays: impl Fn(&T) -> bool) {
+        self.entries.retain(|e| stays(&e.what));
+    }
+
     /// Everything happens later: the host stood still.
     pub fn postpone(&mut self, by: Duration) {
         let entries = std::mem::take(&mut self.entries).into_iter();

@@ -178,8 +178,4 @@ impl Intensity {
         let mut one = || [0.0, 0.3, 1.0, 1.0][rng.usize(..4)];
         Self { capture: one(), infer: one(), sink: one(), receivers: one(), host: one(), operator: one() }
     }
-
-    /// Nothing goes wrong.
-    pub const NONE: Self =
-        Self { capture: 0.0, infer: 0.0, sink: 0.0, receivers: 0.0, host: 0.0, operator: 0.0 };
 }

@@ -38,11 +38,6 @@ impl Law {
         self.cases.entry(slot).or_insert_with(|| Case { due: Some((now, now)), ..Case::default() });
     }
 
-    /// Slots that are gone need no law.
-    pub fn retain(&mut self, exists: impl Fn(u32) -> bool) {
-        self.cases.retain(|slot, _| exists(*slot));
-    }
-
     /// A process is started; the error says why it must not be.
     pub fn started(&mut self, slot: u32, now: Time) -> Result<(), String> {
         self.know(slot, now);
@@ -78,12 +73,16 @@ impl Law {
         }
     }
 
-    /// The policy knows that its process is gone.
-    pub fn gone(&mut self, slot: u32, now: Time) {
+    /// The policy knows that its process is gone; `rests`: a recording came to its end.
+    pub fn gone(&mut self, slot: u32, now: Time, rests: bool) {
         let Some(case) = self.cases.get_mut(&slot) else { return };
         case.alive = false;
         if case.ready_at.is_some_and(|t| now.since(t) >= self.healthy_after) {
             case.failures = 0;
+        }
+        if rests {
+            case.due = None;
+            return;
         }
         if case.asked {
             case.due = Some((now, now));

@@ -5,6 +5,7 @@ mod chaos;
 mod figures;
 mod latency;
 mod mttr;
+mod simulate;
 
 use std::{
     path::Path,
@@ -37,6 +38,8 @@ enum Task {
     Latency(latency::Args),
     /// Time from SIGKILL of a worker to the first progress of its replacement
     Mttr(mttr::Args),
+    /// Runs seeds of the simulator: years of faults under a virtual clock
+    Simulate(simulate::Args),
     /// Kills and freezes random workers of a running service and checks that it recovers
     Chaos(chaos::Args),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
                 true
             }
         }
+        Task::Simulate(args) => simulate::run(&args),
         Task::Chaos(args) => build() && chaos::run(&args),
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
