@@ -215,6 +215,8 @@ impl Policy {
     /// Takes an event in and returns what to do about it, in order.
     pub fn handle(&mut self, now: Time, wall_us: i64, event: Event) -> Vec<Action> {
         self.advance(now, wall_us);
+        // Everything that arrived during a pass is told before its tick: nobody is judged with an answer unread.
+        let judge = matches!(event, Event::Tick);
         match event {
             Event::Spawned { key, pid } => self.on_spawned(key, pid),
             Event::SpawnFailed { key, error } => self.on_spawn_failed(key, &error),
@@ -223,7 +225,12 @@ impl Policy {
             Event::Exited { key, exit } => self.on_exit(key, exit),
             Event::Tick => {}
         }
-        self.settle()
+        let actions = self.settle(judge);
+        if judge && self.armed.is_some_and(|d| d <= now) {
+            // This pass was that deadline's, and is not to be taken for a late one by those that follow at once.
+            self.armed = self.earliest_deadline();
+        }
+        actions
     }
 
     /// When [`Event::Tick`] is due at the latest.
@@ -240,9 +247,9 @@ impl Policy {
         self.forgive_if_late();
     }
 
-    /// Whatever follows from the present state: timers, dispatch, records, the pool's size, the stop.
-    fn settle(&mut self) -> Vec<Action> {
-        self.expire();
+    /// Whatever follows from the present state: timers (those of people who owe something only to `judge`), dispatch, records, the pool's size, the stop.
+    fn settle(&mut self, judge: bool) -> Vec<Action> {
+        self.expire(judge);
         self.adapt_pool();
         self.dispatch();
         self.pump_ledger();

@@ -9,6 +9,10 @@ use super::{Level, Policy, Time, worker::State};
 
 /// A pass that comes later than this after its deadline shows that the host, or this process, stood still.
 const LATE: Duration = Duration::from_secs(2);
+/// One that is less late, but later than this, is not worth a word; but nobody could be heard in the meantime.
+const SLIGHTLY_LATE: Duration = Duration::from_millis(100);
+/// What whoever is due then gets to say something: more than the time between two reports.
+const GRACE: Duration = Duration::from_millis(1500);
 
 impl Policy {
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
@@ -27,8 +31,14 @@ impl Policy {
     /// deadlines start anew.
     pub(super) fn forgive_if_late(&mut self) {
         let now = self.now;
-        let Some(late) = self.armed.map(|d| now.since(d)).filter(|late| *late > LATE) else { return };
+        let Some(late) = self.armed.map(|d| now.since(d)).filter(|late| *late > SLIGHTLY_LATE) else {
+            return;
+        };
         self.armed = None;
+        if late <= LATE {
+            self.workers.values_mut().for_each(|worker| worker.postpone(now + GRACE));
+            return;
+        }
         for worker in self.workers.values_mut() {
             worker.heard_at = now;
             if worker.stop_deadline.is_some() {
@@ -48,13 +58,14 @@ impl Policy {
         );
     }
 
-    /// Acts on everything that is due.
-    pub(super) fn expire(&mut self) {
+    /// Starts whose time has come, and, to `judge`, acts on everything else that is due.
+    pub(super) fn expire(&mut self, judge: bool) {
         let now = self.now;
         let due: Vec<(u32, State, Role)> = self
             .workers
             .iter()
             .filter(|(_, w)| w.deadline().is_some_and(|d| d <= now))
+            .filter(|(_, w)| judge || matches!(w.state, State::Backoff { .. }))
             .map(|(slot, w)| (*slot, w.state, w.role))
             .collect();
         for (slot, state, role) in due {
@@ -65,6 +76,9 @@ impl Policy {
                 (_, Role::Infer) => self.kill(slot, "hung: no scores for the batch in hand".into()),
                 (_, _) => self.kill(slot, "hung: no progress".into()),
             }
+        }
+        if !judge {
+            return;
         }
         let limit = self.offline_limit();
         let silent: Vec<u32> = self

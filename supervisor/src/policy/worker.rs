@@ -125,6 +125,16 @@ impl Worker {
         }
     }
 
+    /// Nothing that it owes is due before `until`.
+    pub fn postpone(&mut self, until: Time) {
+        let Some(due) = self.deadline().filter(|due| *due < until) else { return };
+        match self.state {
+            State::Starting | State::Running => self.heard_at = self.heard_at + until.since(due),
+            State::Stopping => self.stop_deadline = Some(until),
+            State::Backoff { .. } | State::Stopped => {}
+        }
+    }
+
     /// Begins to wait for the exit of a worker that was told to drain.
     pub fn draining(&mut self, now: Time) {
         self.state = State::Stopping;

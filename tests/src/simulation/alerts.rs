@@ -41,6 +41,10 @@ pub struct Alerts {
     bodies: HashMap<String, String>,
     /// Announced cries by camera.
     starts: BTreeMap<String, u64>,
+    /// Cameras that are, or were, recordings: their times run ahead and begin anew with each process.
+    recordings: BTreeSet<String>,
+    /// The wall clock is set back in this run, so that events are told apart by kind alone.
+    pub loose: bool,
     pub stored: u64,
     pub deliveries: u64,
 }
@@ -49,6 +53,11 @@ impl Alerts {
     /// What the sink was configured with last.
     pub fn configured(&mut self, config: &SinkConfig) {
         self.settings = Some(config.clone());
+    }
+
+    /// This camera is a recording.
+    pub fn recording(&mut self, camera: &str) {
+        self.recordings.insert(camera.to_owned());
     }
 
     /// The sink is sent a record for the first time.
@@ -71,7 +80,8 @@ impl Alerts {
         for alert in alerts {
             let is = Expected::of(alert);
             let should = self.expected.get_mut(&alert.camera).and_then(VecDeque::pop_front);
-            if should.as_ref() != Some(&is) {
+            let compared = !self.loose && !self.recordings.contains(&alert.camera);
+            if compared && should.as_ref() != Some(&is) {
                 return Err(format!("camera {}: {is:?} is stored instead of {should:?}", alert.camera));
             }
             let event = (alert.event_id.clone(), alert.kind);
@@ -117,7 +127,8 @@ impl Alerts {
 
     /// Nothing is owed to these receivers, and everything that should have been announced was.
     pub fn is_settled(&self, receivers: &[String]) -> Result<(), Broken> {
-        if let Some((camera, left)) = self.expected.iter().find(|(_, left)| !left.is_empty()) {
+        let compared = |camera: &String| !self.loose && !self.recordings.contains(camera);
+        if let Some((camera, left)) = self.expected.iter().find(|(c, left)| compared(c) && !left.is_empty()) {
             return Err(format!("camera {camera}: never announced: {left:?}"));
         }
         let owed =

@@ -20,14 +20,17 @@ use super::{
 pub struct Capture {
     silent_until: Time,
     last_audio: Option<u64>,
-    /// Windows that a recording played.
+    /// Windows that a recording played, and when it began.
     played: u32,
+    began_us: i64,
+    /// Windows that were held up on their way and come at once.
+    held_up: u32,
 }
 
 impl Capture {
     /// Nothing heard yet.
     pub fn new(now: Time) -> Self {
-        Self { silent_until: now, last_audio: None, played: 0 }
+        Self { silent_until: now, last_audio: None, played: 0, began_us: 0, held_up: 0 }
     }
 }
 
@@ -43,12 +46,12 @@ impl World {
     }
 
     /// A window with this number in its samples and in its level, which travels on into the record.
-    pub(super) fn window_of(&self, number: u64, cries: bool) -> FromWorker {
+    pub(super) fn window_of(&self, number: u64, end_us: i64, cries: bool) -> FromWorker {
         let mut samples = [0_u8; WINDOW * 2];
         samples[..8].copy_from_slice(&number.to_le_bytes());
         samples[8] = u8::from(cries);
         FromWorker::Window(CapturedWindow {
-            end_us: self.wall_us(),
+            end_us,
             arrived_us: self.now.0,
             level_dbfs: number as f32,
             pcm: Pcm::from(&samples[..]),
@@ -89,7 +92,6 @@ impl World {
         if mute || held_back || capture.silent_until > now {
             return;
         }
-        let mut windows = 1;
         if !recording && self.befalls(&name, Role::Capture, 0.01) {
             self.fault(Fault::Silence, &name);
             let longest = if self.stream(&name).u8(..8) == 0 { 50_000 } else { 4_000 };
@@ -101,17 +103,31 @@ impl World {
         }
         if !recording && self.befalls(&name, Role::Capture, 0.06) {
             self.fault(Fault::WindowsInBursts, &name);
-            windows = self.stream(&name).u32(2..30);
+            let windows = self.stream(&name).u32(2..30);
+            if let Some(capture) = self.capture(key) {
+                capture.held_up = windows;
+                capture.silent_until =
+                    now + std::time::Duration::from_micros(hop * u64::from(windows) - hop / 2);
+            }
+            return;
         }
+        let wall_us = self.wall_us();
         let Some(capture) = self.capture(key) else { return };
         capture.last_audio = Some(now.0);
+        let windows = std::mem::take(&mut capture.held_up).max(1);
+        if capture.played == 0 {
+            capture.began_us = wall_us;
+        }
         capture.played += windows;
+        // A recording's time runs faster than the clock.
+        let ahead = i64::from(capture.played) * hop as i64;
+        let last_us = if recording { capture.began_us + ahead } else { wall_us };
         let ends = recording && capture.played >= RECORDING;
         let cries = self.cries(&name);
-        for _ in 0..windows {
+        for n in (0..windows).rev() {
             let number = self.next_window;
             self.next_window += 1;
-            let message = self.window_of(number, cries);
+            let message = self.window_of(number, last_us - i64::from(n) * hop as i64, cries);
             self.say(key, message);
         }
         if ends {
@@ -125,7 +141,7 @@ impl World {
 
     /// A window that the model cannot take.
     pub(super) fn misshapen(&mut self, key: Key) {
-        let mut message = self.window_of(u64::MAX, false);
+        let mut message = self.window_of(u64::MAX, 0, false);
         if let FromWorker::Window(window) = &mut message {
             window.pcm = Pcm::from(&[0_u8; 2][..]);
         }

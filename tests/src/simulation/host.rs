@@ -90,7 +90,8 @@ impl World {
                 6..=7 => {
                     self.fault(Fault::ClockJumps, "host");
                     let hour = 3_600_000_000;
-                    self.wall_offset += self.stream("host").i64(-hour..hour);
+                    let earliest = if self.goes_back { -hour } else { 0 };
+                    self.wall_offset += self.stream("host").i64(earliest..hour);
                 }
                 _ if self.stream("host").u8(..4) == 0 => self.kill_supervisor(),
                 _ => {}

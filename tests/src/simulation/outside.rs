@@ -11,15 +11,23 @@ use super::{
 };
 
 /// A request on its way.
-#[derive(Debug)]
 pub struct Request {
     pub sender: Key,
     pub receiver: String,
     pub pending: Pending,
     /// It arrives.
     pub arrives: bool,
-    /// Its sender gets to know.
-    pub answer: Option<bool>,
+    /// Its sender learns that it did.
+    pub answered: bool,
+}
+
+impl std::fmt::Debug for Request {
+    // Without ids, which are others in every run.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { receiver, pending, arrives, answered, .. } = self;
+        write!(f, "Request({} of {} to {receiver}, ", pending.delivery, pending.camera)?;
+        write!(f, "arrives {arrives}, answered {answered})")
+    }
 }
 
 impl World {
@@ -29,18 +37,18 @@ impl World {
         let down = !self.calm && self.receiver_down(&receiver);
         let rng = self.stream(&receiver);
         let (roll, mut delay) = (rng.f64(), millis(rng.u64(2..80)));
-        let (mut arrives, mut answer) = (true, Some(true));
+        let (mut arrives, mut answered) = (true, true);
         if down || roll < 0.12 * heat {
             self.fault(Fault::ReceiverRefuses, &receiver);
-            (arrives, answer) = (false, Some(false));
+            (arrives, answered) = (false, false);
         } else if roll < 0.15 * heat {
             self.fault(Fault::ReceiverHangs, &receiver);
-            (arrives, answer, delay) = (false, Some(false), Duration::from_secs(10));
+            (arrives, answered, delay) = (false, false, Duration::from_secs(10));
         } else if roll < 0.25 * heat {
             self.fault(Fault::ReceiverAnswerLost, &receiver);
-            answer = Some(false);
+            answered = false;
         }
-        self.plan(delay, Due::Request(Box::new(Request { sender, receiver, pending, arrives, answer })));
+        self.plan(delay, Due::Request(Box::new(Request { sender, receiver, pending, arrives, answered })));
     }
 
     /// Down for four seconds of every nine, while receivers fail at all.
@@ -51,7 +59,7 @@ impl World {
 
     /// A request ends: it arrives whether or not its sender still lives.
     pub(super) fn request_ends(&mut self, request: Request) {
-        let Request { sender, receiver, pending, arrives, answer } = request;
+        let Request { sender, receiver, pending, arrives, answered } = request;
         if arrives {
             let received = self.disk.borrow_mut().alerts.received(
                 &receiver,
@@ -63,10 +71,7 @@ impl World {
                 self.violated(broken);
             }
         }
-        let outcome = match answer {
-            Some(true) => Attempt::Delivered,
-            _ => Attempt::Failed("no".into()),
-        };
+        let outcome = if answered { Attempt::Delivered } else { Attempt::Failed("no".into()) };
         self.attempted(sender, &receiver, pending.delivery, &pending.camera, outcome);
     }
 }

@@ -60,6 +60,8 @@ pub struct Process {
     pub guilty: bool,
     pub draining: bool,
     pub ignores_drain: bool,
+    /// It was told to drain, whether or not it could hear that.
+    pub told_to_go: Option<Time>,
     /// Its end was its own and in order.
     pub finished: bool,
     /// Its socket is not read from; what it says waits.
@@ -113,6 +115,7 @@ impl World {
             guilty: false,
             draining: false,
             ignores_drain: false,
+            told_to_go: None,
             finished: false,
             held: None,
             body,
@@ -253,7 +256,7 @@ impl World {
                 self.say(key, FromWorker::Ready);
                 self.plan(Duration::ZERO, Due::Act(key, Act::Beat));
                 if role == Role::Capture {
-                    let delay = self.millis_of(&name, 20..400);
+                    let delay = self.millis_of(&name, 20..400) + Duration::from_micros(self.hop_us);
                     self.plan(delay, Due::Act(key, Act::Window));
                 }
                 let heat = self.heat(&name, role);
@@ -321,7 +324,7 @@ impl World {
                     (2, Role::Sink) | (_, Role::Capture) => {
                         FromWorker::Scores { batch: 0, windows: Vec::new() }
                     }
-                    _ => self.window_of(u64::MAX, false),
+                    _ => self.window_of(u64::MAX, 0, false),
                 };
                 self.say(key, message);
             }
@@ -332,15 +335,17 @@ impl World {
     fn must_be_found(&mut self, key: Key) {
         let Some(process) = self.processes.get(&key.slot).filter(|p| p.key == key && p.alive) else { return };
         let role = process.role;
+        let told = process.told_to_go;
         let grace = Duration::from_secs(match (role, process.ready) {
+            _ if told.is_some() => 8,
             (_, false) => 21,
             (Role::Capture, _) => 7,
             (Role::Infer, _) => 5,
             (Role::Sink, _) => 12,
         });
-        let since = self.now.since(self.stood_still_at);
+        let since = self.now.since(told.map_or(self.stood_still_at, |t| t.max(self.stood_still_at)));
         let idle = role == Role::Infer && process.ready && self.truth.is_idle(key.slot);
-        if process.held.is_some() || idle || process.draining {
+        if process.held.is_some() || (idle && told.is_none()) {
             return;
         }
         if since < grace || self.stopped {

@@ -16,6 +16,8 @@ const FAULTS: Duration = Duration::from_secs(400);
 const RECOVERY: Duration = Duration::from_secs(62);
 /// Longest wait of the outbox.
 const DELIVERY: Duration = Duration::from_secs(75);
+/// Lines that are shown of a run that failed.
+const SHOWN: usize = 60;
 /// A stop ends within this.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -95,7 +97,7 @@ pub fn live(world: &mut World, start: Time) {
         .config
         .cameras
         .iter()
-        .filter(|c| c.realtime)
+        .filter(|c| c.realtime && !world.goes_back)
         .find(|c| heard.get(&c.name) == before.get(&c.name));
     if let Some(camera) = deaf {
         let text = format!("camera {} cried after all faults were over, and nobody was told", camera.name);
@@ -137,7 +139,7 @@ pub fn outcome_of(world: World, start: Time) -> Outcome {
         step: world.steps,
         at_s: world.now.since(start).as_secs_f64(),
         what,
-        last: world.last.iter().rev().take(60).rev().cloned().collect(),
+        last: world.last[world.last.len().saturating_sub(SHOWN)..].to_vec(),
     });
     Outcome {
         faults: world.counts.clone(),
@@ -146,7 +148,7 @@ pub fn outcome_of(world: World, start: Time) -> Outcome {
         alerts: disk.alerts.stored,
         deliveries: disk.alerts.deliveries,
         violation,
-        trace: world.last.iter().cloned().collect(),
+        trace: world.last.clone(),
     }
 }
 

@@ -36,8 +36,6 @@ pub const WINDOW: usize = 8;
 pub const STATE: u32 = 8;
 /// Passes at one moment, from which on a loop does not end.
 const MANY_PASSES: u32 = 1_000;
-/// Events that are shown of a run that failed.
-const SHOWN: usize = 60;
 
 /// Milliseconds.
 pub fn millis(n: u64) -> Duration {
@@ -90,6 +88,8 @@ pub struct World {
     pub epoch: Instant,
     pub agenda: Agenda<Due>,
     pub config: Config,
+    /// The wall clock may be set back.
+    pub goes_back: bool,
     pub hop_us: u64,
     /// Capture slots of recordings.
     pub recordings: BTreeSet<u32>,
@@ -111,7 +111,7 @@ pub struct World {
     pub finished: bool,
     pub steps: u64,
     pub broken: Option<String>,
-    pub last: VecDeque<String>,
+    pub last: Vec<String>,
     /// Lives of capture processes, to be compared with those of another run.
     pub lives: BTreeMap<String, Vec<(u64, &'static str)>>,
     starved: bool,
@@ -139,9 +139,11 @@ impl World {
             intensity = Intensity { capture: 1.0, operator: 0.0, infer: 0.0, sink: 0.0, ..intensity };
         }
         let hop_us = [250_000, 500_000, 1_000_000][rng.usize(..3)];
+        let goes_back = rng.u8(..4) == 0;
         let config = host::configuration(&mut rng, options.isolation);
         let now = Time(3_600_000_000);
         let disk = Disk::new(options.store.clone());
+        disk.borrow_mut().alerts.loose = goes_back;
         disk.borrow_mut().renames = options.planted == Some(Planted::OtherIds);
         let mut world = Self {
             policy: Policy::new(setup(&config, hop_us, seed), now, host::EPOCH_US),
@@ -158,6 +160,7 @@ impl World {
             epoch: Instant::now(),
             agenda: Agenda::default(),
             config,
+            goes_back,
             hop_us,
             recordings: BTreeSet::new(),
             armed: None,
@@ -173,7 +176,7 @@ impl World {
             finished: false,
             steps: 0,
             broken: None,
-            last: VecDeque::new(),
+            last: Vec::new(),
             lives: BTreeMap::new(),
             starved: false,
         };
@@ -224,10 +227,7 @@ impl World {
 
     pub fn note(&mut self, text: String) {
         if self.options.trace {
-            if self.last.len() == SHOWN && self.broken.is_none() && !cfg!(test) {
-                self.last.pop_front();
-            }
-            self.last.push_back(format!("{:>12.6} s  {text}", (self.now.0 - 3_600_000_000) as f64 / 1e6));
+            self.last.push(format!("{:>12.6} s  {text}", (self.now.0 - 3_600_000_000) as f64 / 1e6));
         }
     }
 
@@ -328,7 +328,11 @@ impl World {
             match &event {
                 Event::Tick
                 | Event::Message {
-                    message: FromWorker::Progress { .. } | FromWorker::Camera(_) | FromWorker::Deliveries(_),
+                    message:
+                        FromWorker::Progress { .. }
+                        | FromWorker::Camera(_)
+                        | FromWorker::Deliveries(_)
+                        | FromWorker::Event { .. },
                     ..
                 } => {}
                 other => {
@@ -480,6 +484,9 @@ impl World {
         if role == Role::Capture {
             let camera = name.strip_prefix("capture:").unwrap_or_default();
             let lossless = self.config.cameras.iter().any(|c| c.name == camera && !c.realtime);
+            if lossless {
+                self.disk.borrow_mut().alerts.recording(camera);
+            }
             self.truth.is_lossless(key.slot, lossless);
             if lossless {
                 self.recordings.insert(key.slot);
@@ -514,7 +521,13 @@ impl World {
                     Err(broken) => self.violated(broken),
                 }
             }
-            ToWorker::Drain => self.law.asked(key.slot, true),
+            ToWorker::Drain => {
+                self.law.asked(key.slot, true);
+                let now = self.now;
+                if let Some(process) = self.processes.get_mut(&key.slot).filter(|p| p.key == key) {
+                    process.told_to_go.get_or_insert(now);
+                }
+            }
             _ => {}
         }
         if !self.processes.get(&key.slot).is_some_and(|p| p.key == key) {
