@@ -9,6 +9,8 @@ use super::{Level, Policy, Time, worker::State};
 
 /// A pass that comes later than this after its deadline shows that the host, or this process, stood still.
 const LATE: Duration = Duration::from_secs(2);
+/// The deadline is never further away, so that standing still for any longer is noticed.
+const LOOK: Duration = Duration::from_secs(1);
 /// One that is less late, but later than this, is not worth a word; but nobody could be heard in the meantime.
 const SLIGHTLY_LATE: Duration = Duration::from_millis(100);
 /// What whoever is due then gets to say something: more than the time between two reports.
@@ -20,7 +22,7 @@ impl Policy {
         let workers = self.workers.values().filter_map(|w| w.deadline());
         let cameras = self.cameras.values().filter_map(|c| c.offline_deadline(limit));
         let rest = [self.stop_deadline(), self.pool_deadline()];
-        workers.chain(cameras).chain(rest.into_iter().flatten()).min()
+        workers.chain(cameras).chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }
 
     fn offline_limit(&self) -> Duration {

@@ -79,7 +79,7 @@ impl World {
 
     /// Audio arrives, or not.
     pub(super) fn hear(&mut self, key: Key) {
-        let (now, mute, hop) = (self.now, self.mute, self.hop_us);
+        let (now, mute, hop, stopped) = (self.now, self.mute, self.hop_us, self.stopped);
         let Some(process) = self.working(key) else { return };
         if process.draining {
             return;
@@ -89,7 +89,7 @@ impl World {
         let wait = if recording { 20_000 } else { hop };
         self.plan(std::time::Duration::from_micros(wait), Due::Act(key, Act::Window));
         let Some(capture) = self.capture(key) else { return };
-        if mute || held_back || capture.silent_until > now {
+        if mute || held_back || (recording && stopped) || capture.silent_until > now {
             return;
         }
         if !recording && self.befalls(&name, Role::Capture, 0.01) {

@@ -62,6 +62,8 @@ pub struct Process {
     pub ignores_drain: bool,
     /// It was told to drain, whether or not it could hear that.
     pub told_to_go: Option<Time>,
+    /// It was read from again after a while.
+    pub resumed_at: Option<Time>,
     /// Its end was its own and in order.
     pub finished: bool,
     /// Its socket is not read from; what it says waits.
@@ -116,6 +118,7 @@ impl World {
             draining: false,
             ignores_drain: false,
             told_to_go: None,
+            resumed_at: None,
             finished: false,
             held: None,
             body,
@@ -181,10 +184,12 @@ impl World {
     }
 
     pub(super) fn set_reading(&mut self, key: Key, reading: bool) {
+        let now = self.now;
         let Some(process) = self.processes.get_mut(&key.slot).filter(|p| p.key == key) else { return };
         if !reading {
             process.held.get_or_insert_default();
         } else if let Some(held) = process.held.take() {
+            process.resumed_at = Some(now);
             held.into_iter().for_each(|message| self.tell(Event::Message { key, message }));
         }
     }
@@ -335,9 +340,10 @@ impl World {
     fn must_be_found(&mut self, key: Key) {
         let Some(process) = self.processes.get(&key.slot).filter(|p| p.key == key && p.alive) else { return };
         let role = process.role;
-        let told = process.told_to_go;
+        let told = process.told_to_go.max(process.resumed_at);
+        let going = process.told_to_go.is_some();
         let grace = Duration::from_secs(match (role, process.ready) {
-            _ if told.is_some() => 8,
+            _ if going => 8,
             (_, false) => 21,
             (Role::Capture, _) => 7,
             (Role::Infer, _) => 5,
@@ -345,7 +351,7 @@ impl World {
         });
         let since = self.now.since(told.map_or(self.stood_still_at, |t| t.max(self.stood_still_at)));
         let idle = role == Role::Infer && process.ready && self.truth.is_idle(key.slot);
-        if process.held.is_some() || (idle && told.is_none()) {
+        if process.held.is_some() || (idle && !going) {
             return;
         }
         if since < grace || self.stopped {

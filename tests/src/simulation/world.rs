@@ -256,7 +256,7 @@ impl World {
             let timer = self.armed.filter(|_| !self.stopped);
             let next = [self.agenda.next_at(), timer].into_iter().flatten().min().unwrap_or(end);
             if next > end {
-                self.now = end;
+                self.now = self.now.max(end);
                 return;
             }
             passes = if next <= self.now { passes + 1 } else { 0 };
@@ -322,7 +322,18 @@ impl World {
     }
 
     /// The policy takes an event in.
-    fn deliver(&mut self, mut event: Event) {
+    fn deliver(&mut self, event: Event) {
+        // What a process said before it was no longer read from waits too.
+        let mut event = match event {
+            Event::Message { key, message } => {
+                match self.processes.get_mut(&key.slot).filter(|p| p.key == key).and_then(|p| p.held.as_mut())
+                {
+                    Some(held) => return held.push_back(message),
+                    None => Event::Message { key, message },
+                }
+            }
+            other => other,
+        };
         self.steps += 1;
         if self.options.trace {
             match &event {
