@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -213,6 +213,8 @@ pub enum RecordKind {
 /// What the sink needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SinkConfig {
+    /// Of this supervisor alone: with it, a record's sequence number tells whether it was stored already.
+    pub run: u64,
     /// Directory of the store; made by the supervisor.
     pub state_dir: String,
     pub alerts: Vec<AlertConfig>,

@@ -102,6 +102,7 @@ fn configuration(dir: &Path, receivers: &[&Receiver]) -> ToWorker {
         .map(|r| serde_json::from_value(serde_json::json!({"type": "webhook", "url": r.url})).unwrap())
         .collect();
     ToWorker::ConfigureSink(SinkConfig {
+        run: 1,
         state_dir: dir.to_str().unwrap().to_owned(),
         alerts,
         detection: DetectionConfig { min_duration_s: 0.6, cooldown_s: 2.0, ..DetectionConfig::default() },

@@ -543,6 +543,7 @@ impl Policy {
 
     fn sink_config(&self) -> SinkConfig {
         SinkConfig {
+            run: self.seed,
             state_dir: self.state_dir.clone(),
             alerts: self.config.alerts.clone(),
             detection: self.config.detection,

@@ -10,7 +10,7 @@ use std::{
 
 use nursery_worker::sink::{
     camera::CameraState,
-    store::{Batch, Pending, Storage, Store},
+    store::{Batch, Mark, Pending, Storage, Store},
 };
 
 use super::{alerts::Alerts, truth::Broken};
@@ -29,6 +29,7 @@ pub struct Model {
     next: i64,
     delivered: u64,
     cameras: HashMap<String, String>,
+    mark: Option<Mark>,
 }
 
 enum Medium {
@@ -106,6 +107,7 @@ impl SimStore {
 
 impl Model {
     fn commit(&mut self, batch: &Batch, receivers: &[String]) {
+        self.mark = Some(batch.mark);
         for alert in &batch.alerts {
             for receiver in receivers {
                 self.next += 1;
@@ -150,6 +152,13 @@ impl Storage for SimStore {
                     m.cameras.iter().filter_map(read).collect()
                 })
                 .ok_or_else(|| "no store".to_owned()),
+        }
+    }
+
+    fn mark(&self) -> Result<Option<Mark>, String> {
+        match &self.real {
+            Some(store) => Storage::mark(store),
+            None => Ok(self.with(|m| m.mark).flatten()),
         }
     }
 

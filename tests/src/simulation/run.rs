@@ -97,7 +97,7 @@ pub fn live(world: &mut World, start: Time) {
         .config
         .cameras
         .iter()
-        .filter(|c| c.realtime && !world.goes_back)
+        .filter(|c| c.realtime)
         .find(|c| heard.get(&c.name) == before.get(&c.name));
     if let Some(camera) = deaf {
         let text = format!("camera {} cried after all faults were over, and nobody was told", camera.name);

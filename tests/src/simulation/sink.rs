@@ -73,7 +73,7 @@ impl World {
         let ids =
             config.alerts.iter().filter_map(|a| a.url.as_ref()).map(|u| u.expose().to_owned()).collect();
         if let Some(keeper) = self.keeper(key) {
-            keeper.configure(config.detection, config.cameras, ids, now);
+            keeper.configure(config.run, config.detection, config.cameras, ids, now);
         }
         if begins {
             self.plan(Duration::from_millis(20), Due::Act(key, Act::Ready));

@@ -121,12 +121,14 @@ impl Truth {
         if dropped == self.expect.dropped {
             return Ok(());
         }
+        let queue = self.queue;
         let known = self.cameras.entry(camera).or_default();
-        if dropped != self.expect.dropped + 1 || known.lossless || known.waiting.len() <= self.queue {
+        let most = if known.lossless { queue * 8 } else { queue };
+        if dropped != self.expect.dropped + 1 || known.waiting.len() <= most {
             return Err(format!(
                 "a window was dropped without need: {} of {} may wait, {dropped} dropped instead of {}",
                 known.waiting.len(),
-                self.queue,
+                most,
                 self.expect.dropped
             ));
         }
@@ -292,7 +294,8 @@ impl Truth {
     /// their way when it was held back, come on top.
     pub fn audit_queues(&self) -> Result<(), Broken> {
         for (slot, camera) in &self.cameras {
-            if camera.waiting.len() > self.queue + 2 {
+            let most = if camera.lossless { self.queue * 8 } else { self.queue };
+            if camera.waiting.len() > most + 1 {
                 return Err(format!("{} windows of capture slot {slot} wait", camera.waiting.len()));
             }
         }

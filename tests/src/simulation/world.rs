@@ -114,7 +114,7 @@ pub struct World {
     pub last: Vec<String>,
     /// Lives of capture processes, to be compared with those of another run.
     pub lives: BTreeMap<String, Vec<(u64, &'static str)>>,
-    starved: bool,
+    supervisors: u64,
 }
 
 /// The figures of a simulated model.
@@ -178,7 +178,7 @@ impl World {
             broken: None,
             last: Vec::new(),
             lives: BTreeMap::new(),
-            starved: false,
+            supervisors: 0,
         };
         world.plan(millis(1_000), Due::Host);
         world.plan(millis(1_500), Due::Operator);
@@ -190,7 +190,9 @@ impl World {
     /// A supervisor begins, with the same disk.
     pub fn begin_supervisor(&mut self) {
         let wall_us = self.wall_us();
-        self.policy = Policy::new(setup(&self.config, self.hop_us, self.seed), self.now, wall_us);
+        self.supervisors += 1;
+        let run = self.seed.wrapping_add(self.supervisors << 40);
+        self.policy = Policy::new(setup(&self.config, self.hop_us, run), self.now, wall_us);
         self.truth = truth(&self.config, self.hop_us);
         self.law = Law::new(self.config.supervision.healthy_after_s);
         self.processes.clear();
@@ -280,7 +282,11 @@ impl World {
         }
         match due {
             Due::Act(key, act) => self.act(key, act),
-            Due::Exit(key, exit) => self.tell(Event::Exited { key, exit }),
+            Due::Exit(key, exit) => {
+                // Its last words are read first.
+                self.set_reading(key, true);
+                self.tell(Event::Exited { key, exit });
+            }
             Due::Request(request) => self.request_ends(*request),
             Due::Host => self.host_fault(),
             Due::Operator => self.operator_acts(),
@@ -446,7 +452,6 @@ impl World {
             }
             (Some(Planted::NoBackoff), Event::Exited { key, .. }) => {
                 let key = *key;
-                self.starved = true;
                 self.pending.push_back(Event::Tick);
                 // The operator in the bug restarts it as soon as the policy knows.
                 self.restart_after(key);

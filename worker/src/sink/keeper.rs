@@ -16,7 +16,7 @@ use super::{
     camera::CameraState,
     outbox::Outbox,
     receiver::Attempt,
-    store::{Batch, Pending, Storage},
+    store::{Batch, Mark, Pending, Storage},
 };
 
 /// Records that are stored with one transaction at the most.
@@ -54,6 +54,10 @@ pub struct Keeper<S> {
     per_camera: HashMap<String, DetectionConfig>,
     receivers: Vec<String>,
     outbox: Outbox,
+    /// The supervisor whose records these are.
+    run: u64,
+    /// Up to where the store had records when this process began.
+    begun: Option<Mark>,
     /// Records that are not stored yet.
     waiting: Vec<(u64, Record)>,
     store_error: Option<String>,
@@ -68,6 +72,7 @@ impl<S: Storage> Keeper<S> {
     /// Goes on from what the store has. `seed` draws the jitter of waits. [`configure`](Self::configure) must follow.
     pub fn new(store: S, seed: u64, now: Now) -> Result<Self, String> {
         let cameras = store.cameras().map_err(|e| format!("store: {e}"))?;
+        let begun = store.mark().map_err(|e| format!("store: {e}"))?;
         Ok(Self {
             store,
             stored: cameras.clone(),
@@ -76,6 +81,8 @@ impl<S: Storage> Keeper<S> {
             per_camera: HashMap::new(),
             receivers: Vec::new(),
             outbox: Outbox::new(seed),
+            run: 0,
+            begun,
             waiting: Vec::new(),
             store_error: None,
             retry_at: None,
@@ -89,11 +96,13 @@ impl<S: Storage> Keeper<S> {
     /// From now on these settings hold and these receivers are served, beginning with what the store owes them.
     pub fn configure(
         &mut self,
+        run: u64,
         detection: DetectionConfig,
         cameras: Vec<CameraDetection>,
         receivers: Vec<String>,
         now: Now,
     ) {
+        self.run = run;
         self.detection = detection;
         self.per_camera = cameras.into_iter().map(|c| (c.camera, c.detection)).collect();
         for (name, state) in &mut self.cameras {
@@ -131,7 +140,12 @@ impl<S: Storage> Keeper<S> {
         }
         let mut batch = Batch::default();
         let mut touched: HashMap<String, CameraState> = HashMap::new();
-        for (_, record) in &self.waiting {
+        batch.mark = Mark { run: self.run, seq: last };
+        for (seq, record) in &self.waiting {
+            // A process before this one stored it and died before it could say so.
+            if self.begun.is_some_and(|mark| mark.run == self.run && *seq <= mark.seq) {
+                continue;
+            }
             let state = touched.entry(record.camera.clone()).or_insert_with(|| {
                 self.cameras.get(&record.camera).cloned().unwrap_or_else(|| {
                     CameraState::new(self.per_camera.get(&record.camera).unwrap_or(&self.detection))

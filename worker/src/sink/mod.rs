@@ -222,7 +222,7 @@ impl Sink {
             tracing::warn!("alerts of type sound: nursery-worker was built without the feature `sound`");
         }
         let ids = self.receivers.keys().cloned().collect();
-        self.keeper.configure(config.detection, config.cameras, ids, now());
+        self.keeper.configure(config.run, config.detection, config.cameras, ids, now());
     }
 
     fn store_waiting(&mut self) -> Result<(), String> {

@@ -76,12 +76,23 @@ pub struct Store {
     db: Connection,
 }
 
+/// How far the records of one supervisor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Names the supervisor.
+    pub run: u64,
+    /// The newest record that is stored.
+    pub seq: u64,
+}
+
 /// What goes in with one transaction.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub alerts: Vec<NewAlert>,
     /// States to be kept, by camera.
     pub cameras: HashMap<String, CameraState>,
+    /// The newest record that is in here.
+    pub mark: Mark,
 }
 
 impl Batch {
@@ -95,6 +106,8 @@ impl Batch {
 pub trait Storage {
     /// What each camera's logic had in mind.
     fn cameras(&self) -> Result<HashMap<String, CameraState>, String>;
+    /// Up to where records are stored; nothing where there never were any.
+    fn mark(&self) -> Result<Option<Mark>, String>;
     /// Stores a batch, all or nothing; each alert is owed to each of `receivers`.
     fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String>;
     /// The oldest delivery still owed to `receiver`, of each camera or of one.
@@ -112,6 +125,10 @@ pub trait Storage {
 impl Storage for Store {
     fn cameras(&self) -> Result<HashMap<String, CameraState>, String> {
         Store::cameras(self).map_err(|e| e.to_string())
+    }
+
+    fn mark(&self) -> Result<Option<Mark>, String> {
+        Store::mark(self).map_err(|e| e.to_string())
     }
 
     fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String> {
@@ -212,6 +229,18 @@ impl Store {
         Ok(cameras)
     }
 
+    /// Up to where records are stored; nothing where there never were any.
+    pub fn mark(&self) -> rusqlite::Result<Option<Mark>> {
+        let value = |name: &str| {
+            self.db
+                .query_row("SELECT value FROM totals WHERE name = ?1", [name], |r| r.get::<_, i64>(0))
+                .optional()
+        };
+        let (run, seq) = (value("run")?, value("seq")?);
+        // Integers in the store are signed; the bits are the same.
+        Ok(run.zip(seq).map(|(run, seq)| Mark { run: run as u64, seq: seq as u64 }))
+    }
+
     /// Stores a batch, all or nothing; each alert is owed to each of `receivers`.
     pub fn commit(&mut self, batch: &Batch, receivers: &[String]) -> rusqlite::Result<()> {
         let tx = self.db.transaction()?;
@@ -224,6 +253,10 @@ impl Store {
             save.execute(params![name, serde_json::to_string(state).unwrap_or_default()])?;
         }
         drop(save);
+        let mut note = tx.prepare_cached("INSERT OR REPLACE INTO totals VALUES (?1, ?2)")?;
+        note.execute(params!["run", batch.mark.run as i64])?;
+        note.execute(params!["seq", batch.mark.seq as i64])?;
+        drop(note);
         tx.commit()
     }
 
