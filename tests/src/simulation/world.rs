@@ -366,21 +366,21 @@ impl World {
         let mut window_of = None;
         match &event {
             Event::Message { key, message } => {
-                let known = self.processes.get(&key.slot).is_some_and(|p| p.key == *key);
+                let speaker = self.processes.get(&key.slot).filter(|p| p.key == *key).map(|p| p.role);
+                let known = speaker.is_some();
                 match message {
-                    FromWorker::Window(w) if known && w.pcm.len() == WINDOW => {
-                        if self.processes[&key.slot].role == Role::Capture {
-                            let number = number_in(w.pcm.as_bytes());
-                            self.truth.window_comes(key.slot, number);
-                            window_of = Some(key.slot);
-                        }
+                    FromWorker::Window(w) if speaker == Some(Role::Capture) && w.pcm.len() == WINDOW => {
+                        self.truth.window_comes(key.slot, number_in(w.pcm.as_bytes()));
+                        window_of = Some(key.slot);
                     }
                     FromWorker::Scores { batch, windows } if known => {
                         let wrong = windows.is_empty()
                             || windows.iter().any(|w| w.scores.first().is_none_or(|s| *s == WRONG));
                         scores = Some((key.slot, *batch, wrong));
                     }
-                    FromWorker::Ready if known => self.law.ready(key.slot, self.now),
+                    FromWorker::Ready if known && self.processes[&key.slot].told_to_go.is_none() => {
+                        self.law.ready(key.slot, self.now);
+                    }
                     _ => {}
                 }
             }
@@ -443,7 +443,7 @@ impl World {
                 false
             }
             (Some(Planted::CameraStarved), Event::Message { key, message: FromWorker::Window(w) }) => {
-                let lost = key.generation > 1 && self.config.cameras.first().is_some();
+                let lost = key.generation > 1;
                 if lost {
                     let number = number_in(w.pcm.as_bytes());
                     self.truth.window_comes(key.slot, number);
@@ -546,7 +546,7 @@ impl World {
             }
             _ => {}
         }
-        if !self.processes.get(&key.slot).is_some_and(|p| p.key == key) {
+        if self.processes.get(&key.slot).is_none_or(|p| p.key != key) {
             self.violated(format!("{message:?} goes to a process that does not run"));
         }
         self.arrives(key, message);
@@ -557,7 +557,10 @@ impl World {
         self.law.asked(key.slot, false);
         let Some(process) = self.processes.get(&key.slot).filter(|p| p.key == key) else { return };
         let name = Rc::clone(&process.name);
-        if process.alive && !process.guilty && !self.stopping {
+        // A sink that cannot store cannot leave.
+        let stuck = process.role == Role::Sink
+            && process.told_to_go.is_some_and(|t| self.now.since(t) >= Duration::from_secs(6));
+        if process.alive && !process.guilty && !stuck && !self.stopping {
             self.violated(format!("{name} is killed and has done nothing"));
         }
         self.blame(key);
@@ -579,10 +582,8 @@ impl World {
                 continue;
             }
             match self.law.latest_start(slot.number) {
-                Some(latest) if latest <= now => {
-                    broken = Some(format!("{} should run by now and is not started", slot.name));
-                }
-                Some(latest) if armed.is_none_or(|t| t > latest) => {
+                // A slot that was made in this pass is started by the next, which is due at once.
+                Some(latest) if armed.is_none_or(|t| t > latest.max(now)) => {
                     broken = Some(format!("{} waits to be started and no timer is armed for it", slot.name));
                 }
                 None if slot.state == WorkerState::Backoff => {
