@@ -707,6 +707,38 @@ fn a_supervisor_that_stood_still_blames_nobody() {
 }
 
 #[test]
+fn an_answer_that_was_not_read_yet_is_held_against_nobody() {
+    let mut world = World::new(setup(&["a", "b"], 1));
+    let captures = ["capture:a", "capture:b"];
+    world.pass(Duration::from_millis(4_900), &captures);
+    world.policy.next_deadline();
+    // Both reports have come when the deadline of both is reached; one is read first.
+    world.now = world.now + Duration::from_millis(150);
+    for name in captures {
+        world.say(name, FromWorker::Progress { done: 1 });
+    }
+    world.event(Event::Tick);
+    assert!(world.spawned_at.values().all(|starts| starts.len() == 1), "{:?}", world.log);
+    world.pass(Duration::from_secs(8), &["capture:a"]);
+    assert_eq!(world.spawned_at["capture:a"].len(), 2, "one that hangs is still found");
+}
+
+#[test]
+fn a_standstill_of_any_length_blames_nobody() {
+    for millis in [300, 1_500, 3_000, 4_400, 4_900, 5_000, 5_100, 6_500, 9_000, 60_000] {
+        let mut world = World::new(setup(&["a", "b"], 1));
+        world.window("a");
+        world.pass(Duration::from_secs(1), &[]);
+        world.policy.next_deadline();
+        world.now = world.now + Duration::from_millis(millis);
+        world.event(Event::Tick);
+        world.score("infer:0");
+        world.pass(Duration::from_secs(3), &[]);
+        assert!(world.spawned_at.values().all(|starts| starts.len() == 1), "{millis} ms: {:?}", world.log);
+    }
+}
+
+#[test]
 fn scaling_and_reloading_touch_no_other_process() {
     let mut world = World::new(setup(&["a", "b"], 2));
     let keys = |world: &World| -> BTreeMap<String, Key> {

@@ -77,8 +77,10 @@ pub fn once(seed: u64, options: Options) -> Outcome {
 /// All that a run goes through.
 pub fn live(world: &mut World, start: Time) {
     world.run_until(start + FAULTS);
-    // The supervisor may be stopped at this moment.
     world.become_calm();
+    while world.stopped && world.broken.is_none() {
+        world.run_until(world.now + Duration::from_secs(1));
+    }
     let calm = world.now;
     world.crying = Some(false);
     world.run_until(calm + RECOVERY);

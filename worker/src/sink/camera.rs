@@ -282,6 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_back_makes_nobody_deaf() {
+        let mut camera = CameraState::new(&DetectionConfig::default());
+        let mut alerts = Vec::new();
+        let hour = 3_600_000_000;
+        camera.apply("a", &scores(2 * hour, &[0.9; 10]), &mut alerts);
+        camera.apply("a", &scores(hour, &[0.0; 10]), &mut alerts);
+        camera.apply("a", &scores(hour + 1_000_000, &[0.9; 10]), &mut alerts);
+        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended", "cry.started"]);
+    }
+
+    #[test]
     fn an_outage_is_announced_once_and_its_end_only_after_it() {
         let mut camera = CameraState::new(&DetectionConfig::default());
         let mut alerts = Vec::new();

@@ -289,3 +289,47 @@ impl<S: Storage> Keeper<S> {
         [self.retry_at, due].into_iter().flatten().fold(report, Instant::min)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use nursery_shared::message::RecordKind;
+
+    use super::*;
+    use crate::sink::store::Store;
+
+    fn keeper(dir: &std::path::Path, run: u64) -> Keeper<Store> {
+        let now = now();
+        let mut keeper = Keeper::new(Store::open(dir).unwrap(), 1, now).unwrap();
+        keeper.configure(run, DetectionConfig::default(), Vec::new(), vec!["r".into()], now);
+        keeper
+    }
+
+    fn now() -> Now {
+        Now { instant: Instant::now(), wall_us: 0 }
+    }
+
+    /// Two outages; returns how many alerts they were.
+    fn outages(keeper: &mut Keeper<Store>) -> usize {
+        for n in 0..2 {
+            let offline = RecordKind::Offline { since_us: n * 2_000_000, reason: "x".into() };
+            let online = RecordKind::Online { at_us: n * 2_000_000 + 1_000_000 };
+            for (i, what) in [offline, online].into_iter().enumerate() {
+                keeper.take(n as u64 * 2 + i as u64, Record { camera: "a".into(), what });
+            }
+        }
+        let said = keeper.store_waiting(now());
+        assert!(said.contains(&FromWorker::Ack { up_to: 3 }));
+        said.iter().filter(|m| matches!(m, FromWorker::Event { .. })).count()
+    }
+
+    #[test]
+    fn what_was_stored_and_not_acknowledged_is_announced_once() {
+        let dir = std::env::temp_dir().join(format!("nursery-keeper-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        assert_eq!(outages(&mut keeper(&dir, 7)), 4);
+        assert_eq!(outages(&mut keeper(&dir, 7)), 0, "sent again to a new process");
+        assert_eq!(outages(&mut keeper(&dir, 8)), 4, "another supervisor counts from the beginning");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
