@@ -260,6 +260,11 @@ impl Truth {
         Ok(true)
     }
 
+    /// A sink was sent this record.
+    pub fn was_sent(&self, seq: u64) -> bool {
+        seq < self.first_record + self.records.len() as u64
+    }
+
     /// A sink has stored, or had nothing to store of, every record up to this one.
     pub fn stored(&mut self, up_to: u64) {
         self.stored = self.stored.max(up_to + 1);

@@ -437,7 +437,7 @@ impl World {
                 Some(Planted::AcknowledgementTooFar),
                 Event::Message { message: FromWorker::Ack { up_to }, .. },
             ) => {
-                if self.policy.accounts().records > 2 {
+                if self.truth.was_sent(*up_to + 1) {
                     *up_to += 1;
                 }
                 false
