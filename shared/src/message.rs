@@ -236,6 +236,8 @@ pub struct SetAside {
 /// What the sink needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SinkConfig {
+    /// Of this supervisor alone: with it, a record's sequence number tells whether it was stored already.
+    pub run: u64,
     /// Directory of the store; made by the supervisor.
     pub state_dir: String,
     pub alerts: Vec<AlertConfig>,

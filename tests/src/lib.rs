@@ -10,6 +10,7 @@ pub mod processes;
 pub mod receiver;
 pub mod rtsp_camera;
 pub mod service;
+pub mod simulation;
 mod slot;
 pub mod temp_dir;
 pub mod wait;

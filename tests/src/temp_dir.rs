@@ -11,9 +11,19 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     /// A new empty directory; its path is short enough for a Unix socket inside it.
     pub fn new() -> Self {
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// The same in memory where the host has such a place, for what is written and synchronised often.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::within(memory) } else { Self::new() }
+    }
+
+    fn within(parent: &Path) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("nursery-test-{}-{n}", std::process::id()));
+        let path = parent.join(format!("nursery-test-{}-{n}", std::process::id()));
         // What an earlier process with the same id left behind after it was killed.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("make a temporary directory");

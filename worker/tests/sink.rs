@@ -104,6 +104,7 @@ fn configuration(dir: &Path, receivers: &[&Receiver]) -> ToWorker {
         .map(|r| serde_json::from_value(serde_json::json!({"type": "webhook", "url": r.url})).unwrap())
         .collect();
     ToWorker::ConfigureSink(SinkConfig {
+        run: 1,
         state_dir: dir.to_str().unwrap().to_owned(),
         alerts,
         detection: DetectionConfig { min_duration_s: 0.6, cooldown_s: 2.0, ..DetectionConfig::default() },
@@ -179,15 +180,15 @@ fn a_sink_that_is_killed_again_and_again_loses_nothing_and_announces_nothing_twi
         let mut sink = Worker::start("sink", &configure);
         let end = (done + rng.usize(20..120)).min(records.len());
         for (i, record) in records[done..end].iter().enumerate() {
-            sink.send(&ToWorker::Record { seq: i as u64, record: record.clone() });
+            sink.send(&ToWorker::Record { seq: (done + i) as u64, record: record.clone() });
         }
         // Killed after a random one of its acknowledgements, or after the last.
-        let stop_at = rng.u64(..(end - done) as u64);
+        let stop_at = rng.u64(done as u64..end as u64);
         let mut up_to = sink.wait_for(|m| acknowledged(&m).filter(|n| *n >= stop_at));
         for message in sink.kill() {
             up_to = acknowledged(&message).unwrap_or(up_to);
         }
-        done += up_to as usize + 1;
+        done = up_to as usize + 1;
         kills += 1;
     }
     assert!(kills > 4, "{kills}");

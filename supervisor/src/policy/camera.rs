@@ -25,13 +25,15 @@ pub struct QueueLimits {
     pub full: usize,
     /// Below this a recording that was held back goes on.
     pub resume: usize,
+    /// Then the oldest of a recording gives way too: each process of it that dies leaves what was on its way.
+    pub most: usize,
 }
 
 impl QueueLimits {
     /// For the windows of this model.
     pub fn of(model: &ModelShape) -> Self {
         let full = model.windows_in(BACKLOG).max(2);
-        Self { full, resume: full / 2 }
+        Self { full, resume: full / 2, most: full * 8 }
     }
 }
 

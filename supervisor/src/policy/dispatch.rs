@@ -79,16 +79,16 @@ impl Policy {
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
         camera.mute = window.mute;
+        self.taken += 1;
         camera.last_end_us = window.end_us;
         camera.queue.push_back(PendingWindow { id: self.next_window, window, heard_by, deaths: Vec::new() });
         self.next_window += 1;
-        if camera.lossless {
-            if camera.queue.len() >= self.queue_limits.full {
-                self.set_reading(slot, false);
-            }
-        } else if camera.queue.len() > self.queue_limits.full {
+        let holds_back = camera.lossless && camera.queue.len() >= self.queue_limits.full;
+        let most = if camera.lossless { self.queue_limits.most } else { self.queue_limits.full };
+        if camera.queue.len() > most {
             camera.queue.pop_front();
             camera.dropped += 1;
+            self.dropped += 1;
             if camera.dropped.is_power_of_two() {
                 let text = format!(
                     "capture:{}: {} windows dropped so far: they come faster than they are scored \
@@ -97,6 +97,9 @@ impl Policy {
                 );
                 self.log(Level::Warn, text);
             }
+        }
+        if holds_back {
+            self.set_reading(slot, false);
         }
         self.enter_ring(id);
         Ok(())

@@ -60,6 +60,11 @@ impl Ledger {
         self.sent = 0;
     }
 
+    /// How many records are kept, and the sequence number of the oldest, or of the next one where there is none.
+    pub fn extent(&self) -> (usize, u64) {
+        (self.records.len(), self.first_seq)
+    }
+
     /// Nothing is owed.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

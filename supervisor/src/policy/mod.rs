@@ -41,6 +41,8 @@ use dispatch::LatencyWindow;
 use ledger::Ledger;
 use worker::{State, Worker};
 
+pub use snapshot::{Accounts, Slot};
+
 /// Monotonic time in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time(pub u64);
@@ -146,11 +148,13 @@ pub struct Policy {
     queue_limits: QueueLimits,
     state_dir: String,
     cores: u32,
-    rng: fastrand::Rng,
+    seed: u64,
     now: Time,
     wall_us: i64,
     /// The deadline that was given out last.
     armed: Option<Time>,
+    /// Newest message of anybody.
+    heard_at: Time,
     /// All workers were forgiven a silence, and none has been heard since.
     forgave_silence: bool,
     started_at: Time,
@@ -169,6 +173,9 @@ pub struct Policy {
     sink_outdated: bool,
     ledger: Ledger,
     deliveries: DeliveryReport,
+    /// Windows that cameras sent, and those that gave way, of all cameras there ever were.
+    taken: u64,
+    dropped: u64,
     scored: u64,
     quarantined: u64,
     latency: LatencyWindow,
@@ -192,10 +199,11 @@ impl Policy {
             state_dir: setup.state_dir,
             cores: setup.cores.max(1),
             next_death: rng.u16(..),
-            rng,
+            seed: setup.seed,
             now,
             wall_us,
             armed: None,
+            heard_at: now,
             forgave_silence: false,
             started_at: now,
             workers: BTreeMap::new(),
@@ -209,6 +217,8 @@ impl Policy {
             sink_outdated: false,
             ledger: Ledger::default(),
             deliveries: DeliveryReport::default(),
+            taken: 0,
+            dropped: 0,
             scored: 0,
             quarantined: 0,
             latency: LatencyWindow::default(),
@@ -228,6 +238,8 @@ impl Policy {
     /// Takes an event in and returns what to do about it, in order.
     pub fn handle(&mut self, now: Time, wall_us: i64, event: Event) -> Vec<Action> {
         self.advance(now, wall_us);
+        // Everything that arrived during a pass is told before its tick: nobody is judged with an answer unread.
+        let judge = matches!(event, Event::Tick);
         match event {
             Event::Spawned { key, pid } => self.on_spawned(key, pid),
             Event::SpawnFailed { key, error } => self.on_spawn_failed(key, &error),
@@ -237,7 +249,12 @@ impl Policy {
             Event::Examined { key } => self.on_examined(key),
             Event::Tick => {}
         }
-        self.settle()
+        let actions = self.settle(judge);
+        if judge && self.armed.is_some_and(|d| d <= now) {
+            // This pass was that deadline's, and is not to be taken for a late one by those that follow at once.
+            self.armed = self.earliest_deadline();
+        }
+        actions
     }
 
     /// When [`Event::Tick`] is due at the latest.
@@ -254,9 +271,10 @@ impl Policy {
         self.forgive_if_late();
     }
 
-    /// Whatever follows from the present state: timers, dispatch, records, the pool's size, the stop.
-    fn settle(&mut self) -> Vec<Action> {
-        self.expire();
+    /// Whatever follows from the present state: timers (those of people who owe something only to `judge`), dispatch,
+    /// records, the pool's size, the stop.
+    fn settle(&mut self, judge: bool) -> Vec<Action> {
+        self.expire(judge);
         self.beat();
         self.adapt_pool();
         self.dispatch();
@@ -279,7 +297,7 @@ impl Policy {
     fn add_worker(&mut self, name: String, role: Role, camera: Option<u32>) -> u32 {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let mut worker = Worker::new(name, role, camera, self.now);
+        let mut worker = Worker::new(name, role, camera, self.seed, self.now);
         // Started by the next pass over the timers.
         worker.state = State::Backoff { until: self.now };
         self.workers.insert(slot, worker);
@@ -381,7 +399,7 @@ impl Policy {
             worker.restarts += 1;
             self.log(Level::Info, format!("{name}: stopped as asked ({how}), starting again{see}"));
         } else {
-            let wait = worker.backoff.next(&mut self.rng);
+            let wait = worker.backoff.next();
             worker.state = State::Backoff { until: now + wait };
             worker.restarts += 1;
             let died = if how.starts_with("could not") { how.clone() } else { format!("died ({how})") };
@@ -421,6 +439,7 @@ impl Policy {
         let Some(worker) = self.current(key) else { return };
         let role = worker.role;
         self.forgave_silence = false;
+        self.heard_at = now;
         let Some(worker) = self.current(key) else { return };
         // Whatever it says comes from its working loop: it is not hung. An infer process that owes a batch
         // only counts when it delivers that.
@@ -558,6 +577,7 @@ impl Policy {
 
     fn sink_config(&self) -> SinkConfig {
         SinkConfig {
+            run: self.seed,
             state_dir: self.state_dir.clone(),
             alerts: self.config.alerts.clone(),
             detection: self.config.detection,

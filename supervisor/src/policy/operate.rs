@@ -70,13 +70,13 @@ impl Policy {
     ) -> (Result<String, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle());
+            return (Err("the service is stopping".into()), self.settle(false));
         }
         if let PoolSize::Fixed(n) = size
             && !(1..=MAX_POOL).contains(&n)
         {
             let message = format!("a pool of {n} processes: expected a number from 1 to {MAX_POOL}, or auto");
-            return (Err(message), self.settle());
+            return (Err(message), self.settle(false));
         }
         self.pool_override = Some(size);
         self.resize_pool();
@@ -84,14 +84,14 @@ impl Policy {
         let auto = if size == PoolSize::Auto { " (auto)" } else { "" };
         let message = format!("inference pool: {workers} processes{auto}");
         self.log(Level::Info, message.clone());
-        (Ok(message), self.settle())
+        (Ok(message), self.settle(false))
     }
 
     /// Restarts a worker, a camera's capture process, a whole role, or all.
     pub fn restart(&mut self, now: Time, wall_us: i64, name: &str) -> (Result<String, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle());
+            return (Err("the service is stopping".into()), self.settle(false));
         }
         let capture = format!("capture:{name}");
         let slots: Vec<u32> = self
@@ -105,7 +105,7 @@ impl Policy {
             let known = self.workers.values().map(|w| w.name.strip_prefix("capture:").unwrap_or(&w.name));
             let hint = suggest::nearest(name, known.chain(["capture", "infer", "sink", "all"]))
                 .map_or_else(String::new, |n| format!(", did you mean {n:?}?"));
-            return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle());
+            return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle(false));
         }
         for slot in &slots {
             self.restart_slot(*slot);
@@ -113,7 +113,7 @@ impl Policy {
         let plural = if slots.len() == 1 { "" } else { "s" };
         let message = format!("restarting {} worker{plural}", slots.len());
         self.log(Level::Info, format!("{name}: {message}"));
-        (Ok(message), self.settle())
+        (Ok(message), self.settle(false))
     }
 
     fn restart_slot(&mut self, slot: u32) {
@@ -143,7 +143,7 @@ impl Policy {
     ) -> (Result<String, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle());
+            return (Err("the service is stopping".into()), self.settle(false));
         }
         let (mut added, mut removed, mut changed) = (0, 0, 0);
         let present: Vec<(u32, String)> = self
@@ -184,7 +184,7 @@ impl Policy {
         }
         let message = format!("reloaded: {added} cameras added, {removed} removed, {changed} changed");
         self.log(Level::Info, message.clone());
-        (Ok(message), self.settle())
+        (Ok(message), self.settle(false))
     }
 
     /// Takes over a camera's new configuration; true where its capture process must start anew for it.
@@ -244,7 +244,7 @@ impl Policy {
             self.stopping = Some(Stopping { since: now, step: Step::Capture, step_since: now });
             self.dismiss_role(Role::Capture);
         }
-        self.settle()
+        self.settle(false)
     }
 
     pub(super) fn stop_deadline(&self) -> Option<Time> {

@@ -13,6 +13,12 @@ const LATE: Duration = Duration::from_secs(2);
 /// them: everybody reports every second.
 const ALL_SILENT: Duration = Duration::from_secs(3);
 const AT_ONCE: Duration = Duration::from_millis(1_500);
+/// The deadline is never further away, so that standing still for any longer is noticed.
+const LOOK: Duration = Duration::from_secs(1);
+/// One that is less late, but later than this, is not worth a word; but nobody could be heard in the meantime.
+const SLIGHTLY_LATE: Duration = Duration::from_millis(100);
+/// What whoever is due then gets to say something: more than the time between two reports.
+const GRACE: Duration = Duration::from_millis(1500);
 
 impl Policy {
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
@@ -20,7 +26,7 @@ impl Policy {
         let workers = self.workers.values().filter_map(|w| w.deadline());
         let cameras = self.cameras.values().filter_map(|c| c.offline_deadline(limit));
         let rest = [self.stop_deadline(), self.pool_deadline(), self.heartbeat_deadline()];
-        workers.chain(cameras).chain(rest.into_iter().flatten()).min()
+        workers.chain(cameras).chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }
 
     fn offline_limit(&self) -> Duration {
@@ -31,8 +37,14 @@ impl Policy {
     /// deadlines start anew.
     pub(super) fn forgive_if_late(&mut self) {
         let now = self.now;
-        let Some(late) = self.armed.map(|d| now.since(d)).filter(|late| *late > LATE) else { return };
+        let Some(late) = self.armed.map(|d| now.since(d)).filter(|late| *late > SLIGHTLY_LATE) else {
+            return;
+        };
         self.armed = None;
+        if late <= LATE {
+            self.workers.values_mut().for_each(|worker| worker.postpone(now + GRACE));
+            return;
+        }
         self.start_deadlines_anew();
         // Only the time in which nobody could have told us does not count: a host that keeps standing still must not
         // put off for ever that a camera is not heard.
@@ -69,7 +81,8 @@ impl Policy {
         let mut heard: Vec<Time> = owing.map(|w| w.heard_at).collect();
         heard.sort_unstable();
         let (first, last) = (*heard.first()?, *heard.last()?);
-        let silent = self.now.since(last);
+        // Not by one who has died since, either.
+        let silent = self.now.since(last.max(self.heard_at));
         (heard.len() >= 2 && last.since(first) <= AT_ONCE && silent >= ALL_SILENT).then_some(silent)
     }
 
@@ -95,14 +108,17 @@ impl Policy {
         );
     }
 
-    /// Acts on everything that is due.
-    pub(super) fn expire(&mut self) {
+    /// Starts whose time has come, and, to `judge`, acts on everything else that is due.
+    pub(super) fn expire(&mut self, judge: bool) {
         let now = self.now;
-        self.forgive_if_all_are_silent();
+        if judge {
+            self.forgive_if_all_are_silent();
+        }
         let due: Vec<(u32, State, Role)> = self
             .workers
             .iter()
             .filter(|(_, w)| w.deadline().is_some_and(|d| d <= now))
+            .filter(|(_, w)| judge || matches!(w.state, State::Backoff { .. }))
             .map(|(slot, w)| (*slot, w.state, w.role))
             .collect();
         for (slot, state, role) in due {
@@ -113,6 +129,9 @@ impl Policy {
                 (_, Role::Infer) => self.examine(slot, "hung: no scores for the batch in hand".into()),
                 (_, _) => self.examine(slot, "hung: no progress".into()),
             }
+        }
+        if !judge {
+            return;
         }
         let limit = self.offline_limit();
         let silent: Vec<u32> = self

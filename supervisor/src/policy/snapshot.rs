@@ -3,17 +3,77 @@
 use nursery_shared::{
     VERSION,
     message::Role,
-    status::{AlertStatus, CameraStatus, InferenceStatus, Status, WorkerStatus},
+    status::{AlertStatus, CameraStatus, InferenceStatus, Status, WorkerState, WorkerStatus},
     timestamp,
 };
 
 use super::{Policy, Time, worker::State};
+
+/// Where every window and record is, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accounts {
+    /// Windows that were taken from capture processes.
+    pub taken: u64,
+    /// Of these: waiting, in the hands of inference processes, scored, dropped, set aside.
+    pub queued: u64,
+    pub in_flight: u64,
+    pub scored: u64,
+    pub dropped: u64,
+    pub set_aside: u64,
+    /// Records that the sink has not acknowledged, and the sequence number of the oldest (of the next, where there
+    /// is none).
+    pub records: u64,
+    pub oldest_record: u64,
+}
+
+/// A place for a worker process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot<'a> {
+    pub number: u32,
+    pub name: &'a str,
+    pub role: Role,
+    /// A process should run in it.
+    pub wanted: bool,
+    pub state: WorkerState,
+}
 
 fn seconds(from: Time, to: Time) -> f64 {
     (to.since(from).as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 impl Policy {
+    /// Where every window and record is: the same accounts as in [`status`](Self::status) for all cameras there ever
+    /// were, cheap enough to be audited after every event.
+    pub fn accounts(&self) -> Accounts {
+        let (records, oldest_record) = self.ledger.extent();
+        Accounts {
+            taken: self.taken,
+            queued: self.cameras.values().map(|c| c.queue.len() as u64).sum(),
+            in_flight: self
+                .workers
+                .values()
+                .filter_map(|w| w.batch.as_ref())
+                .map(|b| b.windows.len() as u64)
+                .sum(),
+            scored: self.scored,
+            dropped: self.dropped,
+            set_aside: self.quarantined,
+            records: records as u64,
+            oldest_record,
+        }
+    }
+
+    /// All places for worker processes, in the order in which they were made.
+    pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        self.workers.iter().map(|(number, w)| Slot {
+            number: *number,
+            name: &w.name,
+            role: w.role,
+            wanted: w.wanted,
+            state: w.reported_state(),
+        })
+    }
+
     /// The state now. What only the kernel knows (`rss_bytes`, `cpu_s`) is left at zero.
     pub fn status(&self, now: Time) -> Status {
         let mut workers: Vec<WorkerStatus> = self

@@ -889,6 +889,18 @@ fn when_all_fall_silent_at_once_nobody_is_restarted_at_first() {
 }
 
 #[test]
+fn who_was_heard_and_died_since_shows_that_not_all_are_stopped() {
+    let mut world = World::new(setup(&["a", "b", "c"], 1));
+    world.pass(Duration::from_secs(20), &[]);
+    let most = ["capture:a", "capture:b", "sink", "infer:0"];
+    world.pass(Duration::from_millis(4_000), &most);
+    world.exit("capture:c", Exit::Signal(9));
+    world.pass(Duration::from_secs(3), &["capture:a", "capture:b", "capture:c", "sink", "infer:0"]);
+    assert!(world.log.iter().any(|l| l.contains("capture:a: hung")), "{:?}", world.log);
+    assert!(!world.log.iter().any(|l| l.contains("all workers fell silent")), "{:?}", world.log);
+}
+
+#[test]
 fn a_host_that_keeps_standing_still_does_not_hide_that_a_camera_is_not_heard() {
     let mut world = World::new(setup(&["a"], 1));
     for _ in 0..200 {
@@ -912,6 +924,38 @@ fn a_supervisor_that_stood_still_blames_nobody() {
     assert!(world.spawned_at.values().all(|s| s.len() == 1), "{:?}", world.log);
     assert_eq!(world.log.iter().filter(|l| l.contains("stood still")).count(), 1);
     assert_ne!(world.status().cameras[0].state, CameraState::Offline);
+}
+
+#[test]
+fn an_answer_that_was_not_read_yet_is_held_against_nobody() {
+    let mut world = World::new(setup(&["a", "b"], 1));
+    let captures = ["capture:a", "capture:b"];
+    world.pass(Duration::from_millis(4_900), &captures);
+    world.policy.next_deadline();
+    // Both reports have come when the deadline of both is reached; one is read first.
+    world.now = world.now + Duration::from_millis(150);
+    for name in captures {
+        world.say(name, FromWorker::Progress { done: 1 });
+    }
+    world.event(Event::Tick);
+    assert!(world.spawned_at.values().all(|starts| starts.len() == 1), "{:?}", world.log);
+    world.pass(Duration::from_secs(8), &["capture:a"]);
+    assert_eq!(world.spawned_at["capture:a"].len(), 2, "one that hangs is still found");
+}
+
+#[test]
+fn a_standstill_of_any_length_blames_nobody() {
+    for millis in [300, 1_500, 3_000, 4_400, 4_900, 5_000, 5_100, 6_500, 9_000, 60_000] {
+        let mut world = World::new(setup(&["a", "b"], 1));
+        world.window("a");
+        world.pass(Duration::from_secs(1), &[]);
+        world.policy.next_deadline();
+        world.now = world.now + Duration::from_millis(millis);
+        world.event(Event::Tick);
+        world.score("infer:0");
+        world.pass(Duration::from_secs(3), &[]);
+        assert!(world.spawned_at.values().all(|starts| starts.len() == 1), "{millis} ms: {:?}", world.log);
+    }
 }
 
 #[test]

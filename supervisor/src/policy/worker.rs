@@ -83,8 +83,9 @@ pub struct Worker {
 
 impl Worker {
     /// A slot with nothing in it.
-    pub fn new(name: String, role: Role, camera: Option<u32>, now: Time) -> Self {
+    pub fn new(name: String, role: Role, camera: Option<u32>, seed: u64, now: Time) -> Self {
         Self {
+            backoff: Backoff::new(seed, &name),
             name,
             role,
             camera,
@@ -98,7 +99,6 @@ impl Worker {
             progress_at: None,
             restarts: 0,
             last_exit: None,
-            backoff: Backoff::default(),
             wanted: true,
             kill_reason: None,
             stop_deadline: None,
@@ -128,6 +128,18 @@ impl Worker {
             State::Stopping => self.examined_until.or(self.stop_deadline),
             State::Backoff { until } => self.wanted.then_some(until),
             State::Stopped => None,
+        }
+    }
+
+    /// Nothing that it owes is due before `until`.
+    pub fn postpone(&mut self, until: Time) {
+        let Some(due) = self.deadline().filter(|due| *due < until) else { return };
+        match self.state {
+            State::Starting | State::Running => self.heard_at = self.heard_at + until.since(due),
+            // Whoever is being looked into was judged before.
+            State::Stopping if self.examined_until.is_some() => {}
+            State::Stopping => self.stop_deadline = Some(until),
+            State::Backoff { .. } | State::Stopped => {}
         }
     }
 

@@ -15,6 +15,11 @@ use super::store::NewAlert;
 /// The label of what is detected.
 const LABEL: &str = "baby_cry";
 
+/// Records come in order, each once: frames that are older than those before them by more than overlapping windows
+/// explain were heard after the clock was set back. They are a stream of its own; to wait until the clock has caught up
+/// would be to be deaf for so long.
+const SET_BACK_US: i64 = 3_000_000;
+
 /// What must survive the end of the process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CameraState {
@@ -139,6 +144,12 @@ impl CameraState {
         let mut transitions = Vec::new();
         match record {
             RecordKind::Scores { start_us, step_us, values, .. } => {
+                if self.logic.seen_us().is_some_and(|seen| start_us.saturating_add(SET_BACK_US) < seen) {
+                    self.logic.finish(i64::MAX, &mut transitions);
+                    self.announce(camera, &transitions, alerts);
+                    transitions.clear();
+                    self.logic = EventLogic::new(*self.logic.params());
+                }
                 let mut at = *start_us;
                 for value in values {
                     self.logic.push(at, *step_us, *value, &mut transitions);
@@ -270,6 +281,17 @@ mod tests {
         assert_eq!(body[1]["data"]["peak_score"], 0.97);
         assert_eq!(body[0]["data"]["event_id"], body[1]["data"]["event_id"]);
         assert_ne!(alerts[0].message_id, alerts[1].message_id);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nobody_deaf() {
+        let mut camera = CameraState::new(&DetectionConfig::default());
+        let mut alerts = Vec::new();
+        let hour = 3_600_000_000;
+        camera.apply("a", &scores(2 * hour, &[0.9; 10]), &mut alerts);
+        camera.apply("a", &scores(hour, &[0.0; 10]), &mut alerts);
+        camera.apply("a", &scores(hour + 1_000_000, &[0.9; 10]), &mut alerts);
+        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended", "cry.started"]);
     }
 
     #[test]

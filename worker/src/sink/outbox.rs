@@ -32,12 +32,18 @@ struct Receiver {
 }
 
 /// All lanes of all receivers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     receivers: BTreeMap<String, Receiver>,
+    rng: fastrand::Rng,
 }
 
 impl Outbox {
+    /// Nobody is owed anything yet; `seed` draws the jitter of waits.
+    pub fn new(seed: u64) -> Self {
+        Self { receivers: BTreeMap::new(), rng: fastrand::Rng::with_seed(seed) }
+    }
+
     /// From now on these receivers are served; lanes of others are forgotten (their rows stay in the store).
     pub fn set_receivers(&mut self, ids: &[String]) {
         self.receivers.retain(|id, _| ids.contains(id));
@@ -113,7 +119,7 @@ impl Outbox {
         receiver.last_error = Some(error);
         let Some(lane) = receiver.lanes.get_mut(camera) else { return LONGEST };
         let full = FIRST.saturating_mul(1 << lane.failures.min(10)).min(LONGEST);
-        let wait = full.mul_f64(0.5 + 0.5 * fastrand::f64());
+        let wait = full.mul_f64(0.5 + 0.5 * self.rng.f64());
         lane.failures = lane.failures.saturating_add(1);
         lane.in_flight = false;
         lane.due = now + wait;
@@ -143,7 +149,7 @@ mod tests {
     }
 
     fn outbox() -> Outbox {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(1);
         outbox.set_receivers(&["r".into(), "s".into()]);
         outbox
     }

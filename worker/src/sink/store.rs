@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use nursery_shared::timestamp;
+use nursery_shared::{message::SetAside, timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::camera::CameraState;
+use super::{camera::CameraState, quarantine};
 
 /// File name inside the state directory.
 pub const FILE: &str = "nursery.sqlite";
@@ -74,6 +74,16 @@ pub struct Pending {
 /// The open database; only the sink writes to it.
 pub struct Store {
     db: Connection,
+    state_dir: PathBuf,
+}
+
+/// How far the records of one supervisor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// Names the supervisor.
+    pub run: u64,
+    /// The newest record that is stored.
+    pub seq: u64,
 }
 
 /// What goes in with one transaction.
@@ -82,12 +92,78 @@ pub struct Batch {
     pub alerts: Vec<NewAlert>,
     /// States to be kept, by camera.
     pub cameras: HashMap<String, CameraState>,
+    /// The newest record that is in here.
+    pub mark: Mark,
 }
 
 impl Batch {
     /// Nothing would change.
     pub fn is_empty(&self) -> bool {
         self.alerts.is_empty() && self.cameras.is_empty()
+    }
+}
+
+/// What a sink keeps its memory in: [`Store`], or a model of it in simulations. Errors are one line for people.
+pub trait Storage {
+    /// What each camera's logic had in mind.
+    fn cameras(&self) -> Result<HashMap<String, CameraState>, String>;
+    /// Up to where records are stored; nothing where there never were any.
+    fn mark(&self) -> Result<Option<Mark>, String>;
+    /// Stores a batch, all or nothing; each alert is owed to each of `receivers`.
+    fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String>;
+    /// The oldest delivery still owed to `receiver`, of each camera or of one.
+    fn heads(&self, receiver: &str, camera: Option<&str>) -> Result<Vec<Pending>, String>;
+    /// A receiver has confirmed a delivery.
+    fn delivered(&mut self, delivery: i64) -> Result<(), String>;
+    /// A delivery can never succeed.
+    fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String>;
+    /// Deliveries still owed, and those ever confirmed.
+    fn counts(&self) -> Result<(u64, u64), String>;
+    /// Removes what is too old to keep.
+    fn purge(&mut self, receivers: &[String]) -> Result<(), String>;
+    /// Keeps a window that was set aside, for study. Where that fails it is gone: the rest must not wait for it.
+    fn set_aside(&mut self, camera: &str, window: &SetAside);
+}
+
+impl Storage for Store {
+    fn cameras(&self) -> Result<HashMap<String, CameraState>, String> {
+        Store::cameras(self).map_err(|e| e.to_string())
+    }
+
+    fn mark(&self) -> Result<Option<Mark>, String> {
+        Store::mark(self).map_err(|e| e.to_string())
+    }
+
+    fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String> {
+        Store::commit(self, batch, receivers).map_err(|e| e.to_string())
+    }
+
+    fn heads(&self, receiver: &str, camera: Option<&str>) -> Result<Vec<Pending>, String> {
+        Store::heads(self, receiver, camera).map_err(|e| e.to_string())
+    }
+
+    fn delivered(&mut self, delivery: i64) -> Result<(), String> {
+        Store::delivered(self, delivery).map_err(|e| e.to_string())
+    }
+
+    fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String> {
+        Store::give_up(self, delivery, why).map_err(|e| e.to_string())
+    }
+
+    fn counts(&self) -> Result<(u64, u64), String> {
+        Store::counts(self).map_err(|e| e.to_string())
+    }
+
+    fn purge(&mut self, receivers: &[String]) -> Result<(), String> {
+        Store::purge(self, receivers).map_err(|e| e.to_string())
+    }
+
+    fn set_aside(&mut self, camera: &str, window: &SetAside) {
+        let number = window.window;
+        match quarantine::keep(&self.state_dir, camera, window) {
+            Ok(path) => tracing::info!("window {number} of camera {camera} kept as {}", path.display()),
+            Err(e) => tracing::error!("window {number} of camera {camera} could not be kept for study: {e}"),
+        }
     }
 }
 
@@ -127,7 +203,8 @@ impl Store {
             ));
         }
         migrate(&mut db)?;
-        Ok(Self { db })
+        let state_dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { db, state_dir })
     }
 
     /// Opens an existing store for reading beside a running service.
@@ -164,6 +241,18 @@ impl Store {
         Ok(cameras)
     }
 
+    /// Up to where records are stored; nothing where there never were any.
+    pub fn mark(&self) -> rusqlite::Result<Option<Mark>> {
+        let value = |name: &str| {
+            self.db
+                .query_row("SELECT value FROM totals WHERE name = ?1", [name], |r| r.get::<_, i64>(0))
+                .optional()
+        };
+        let (run, seq) = (value("run")?, value("seq")?);
+        // Integers in the store are signed; the bits are the same.
+        Ok(run.zip(seq).map(|(run, seq)| Mark { run: run as u64, seq: seq as u64 }))
+    }
+
     /// Stores a batch, all or nothing; each alert is owed to each of `receivers`.
     pub fn commit(&mut self, batch: &Batch, receivers: &[String]) -> rusqlite::Result<()> {
         let tx = self.db.transaction()?;
@@ -176,6 +265,10 @@ impl Store {
             save.execute(params![name, serde_json::to_string(state).unwrap_or_default()])?;
         }
         drop(save);
+        let mut note = tx.prepare_cached("INSERT OR REPLACE INTO totals VALUES (?1, ?2)")?;
+        note.execute(params!["run", batch.mark.run as i64])?;
+        note.execute(params!["seq", batch.mark.seq as i64])?;
+        drop(note);
         tx.commit()
     }
 

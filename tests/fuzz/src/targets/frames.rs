@@ -228,6 +228,7 @@ fn to_worker() -> Vec<ToWorker> {
         arrived_us: 5,
     };
     let sink = SinkConfig {
+        run: 0x5eed,
         state_dir: "/var/lib/nursery".into(),
         alerts: config.alerts.clone(),
         detection: config.detection,

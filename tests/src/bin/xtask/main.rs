@@ -5,6 +5,7 @@ mod chaos;
 mod figures;
 mod latency;
 mod mttr;
+mod simulate;
 
 use std::{
     path::Path,
@@ -37,6 +38,8 @@ enum Task {
     Latency(latency::Args),
     /// Time from SIGKILL of a worker to the first progress of its replacement
     Mttr(mttr::Args),
+    /// Runs seeds of the simulator: years of faults under a virtual clock
+    Simulate(simulate::Args),
     /// Kills and freezes random workers of a running service and checks that it recovers
     Chaos(chaos::Args),
     /// Feeds everything that reads foreign bytes with mutated inputs: [TARGET] [--minutes M] [--seed S], see --help
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
                 true
             }
         }
+        Task::Simulate(args) => simulate::run(&args),
         Task::Chaos(args) => build() && chaos::run(&args),
         Task::Fuzz { arguments } => build() && fuzz(&arguments),
     };

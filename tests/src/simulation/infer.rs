@@ -1,0 +1,107 @@
+//! Simulated inference processes: a batch in, scores out, late, twice, wrong or never.
+
+use std::{rc::Rc, time::Duration};
+
+use nursery_shared::message::{FromWorker, Role, WindowJob, WindowScores};
+use nursery_supervisor::policy::{Exit, Key};
+
+use super::{
+    faults::Fault,
+    process::{Act, Body},
+    truth::{number_in, state_after},
+    world::{Due, STATE, World},
+};
+
+/// A score that no model gives: that of an answer which must be refused.
+pub const WRONG: f32 = 7.0;
+
+/// The working state of an inference process.
+#[derive(Default)]
+pub struct Infer {
+    batch: Option<(u64, Vec<WindowJob>)>,
+}
+
+impl Infer {
+    /// It has a batch in hand.
+    pub fn is_busy(&self) -> bool {
+        self.batch.is_some()
+    }
+}
+
+impl World {
+    fn infer(&mut self, key: Key) -> Option<&mut Infer> {
+        match &mut self.working(key)?.body {
+            Body::Infer(infer) => Some(infer),
+            _ => None,
+        }
+    }
+
+    pub(super) fn take_batch(&mut self, key: Key, batch: u64, windows: Vec<WindowJob>) {
+        let deadly = windows.iter().any(|w| self.is_deadly(number_in(w.pcm.as_bytes())));
+        let Some(process) = self.working(key) else { return };
+        let name = Rc::clone(&process.name);
+        if let Some(infer) = self.infer(key) {
+            infer.batch = Some((batch, windows));
+        }
+        let mut delay = self.millis_of(&name, 3..20);
+        if deadly {
+            self.fault(Fault::DeadlyWindow, &name);
+            self.plan(delay, Due::Act(key, Act::End(Exit::Signal(11))));
+            return;
+        }
+        if self.befalls(&name, Role::Infer, 0.02) {
+            self.fault(Fault::Dies, &name);
+            self.plan(delay, Due::Act(key, Act::End(Exit::Signal(9))));
+            return;
+        }
+        if self.befalls(&name, Role::Infer, 0.005) {
+            self.fault(Fault::HangsWithWork, &name);
+            self.hang(key, Duration::from_secs(4));
+            return;
+        }
+        if self.befalls(&name, Role::Infer, 0.1) {
+            self.fault(Fault::AnswersLate, &name);
+            delay += self.millis_of(&name, 30..1_200);
+        }
+        self.plan(delay, Due::Act(key, Act::Scores { batch }));
+    }
+
+    /// One of about a thousand windows kills whoever scores it, while things go wrong.
+    fn is_deadly(&self, number: u64) -> bool {
+        let hash = (number ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        !self.calm && self.intensity.infer > 0.0 && !self.options.isolation && hash.is_multiple_of(700)
+    }
+
+    pub(super) fn finish_batch(&mut self, key: Key, batch: u64) {
+        let Some((batch, jobs)) = self.infer(key).and_then(|i| i.batch.take_if(|(held, _)| *held == batch))
+        else {
+            return;
+        };
+        let Some(name) = self.working(key).map(|p| Rc::clone(&p.name)) else { return };
+        let score = |job: &WindowJob| {
+            let p = if job.pcm.as_bytes().get(8) == Some(&1) { 0.97 } else { 0.01 };
+            let state = state_after(number_in(job.pcm.as_bytes()), STATE as usize);
+            WindowScores { id: job.id, scores: vec![p; 2], state }
+        };
+        let mut windows: Vec<WindowScores> = jobs.iter().map(score).collect();
+        if self.befalls(&name, Role::Infer, 0.015) {
+            self.fault(Fault::AnswersWrongly, &name);
+            self.blame(key);
+            windows.iter_mut().for_each(|w| w.scores = vec![WRONG; 2]);
+            match self.stream(&name).u8(..4) {
+                0 => windows.iter_mut().for_each(|w| w.id += 1),
+                1 => windows.clear(),
+                2 => windows.iter_mut().for_each(|w| w.scores = vec![f32::NAN]),
+                _ => windows.iter_mut().for_each(|w| w.state = state_after(1, 3)),
+            }
+            return self.say(key, FromWorker::Scores { batch, windows });
+        }
+        self.say(key, FromWorker::Scores { batch, windows: windows.clone() });
+        if self.befalls(&name, Role::Infer, 0.015) {
+            self.fault(Fault::AnswersTwice, &name);
+            self.blame(key);
+            self.say(key, FromWorker::Scores { batch, windows });
+        }
+        self.may_leave(key);
+    }
+}
