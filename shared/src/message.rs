@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -192,9 +192,24 @@ pub struct WindowScores {
 /// Something that the sink handles for a camera.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// Its name, or all their names.
     pub camera: String,
     pub what: RecordKind,
 }
+
+impl Record {
+    /// What several cameras are called together. Names have no commas.
+    pub fn name_of(cameras: &[&str]) -> String {
+        cameras.join(TOGETHER)
+    }
+
+    /// The cameras that are called so together.
+    pub fn cameras_in(name: &str) -> impl Iterator<Item = &str> {
+        name.split(TOGETHER)
+    }
+}
+
+const TOGETHER: &str = ", ";
 
 /// Kinds of records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -208,8 +223,8 @@ pub enum RecordKind {
         /// Monotonic time of arrival of the window's last sample, for measuring the whole way.
         arrived_us: u64,
     },
-    /// The camera has not been heard for longer than allowed.
-    Offline { since_us: i64, reason: String },
+    /// These cameras have not been heard for longer than allowed; those lost at about the same time are told together.
+    Offline(Vec<Lost>),
     /// The camera is heard. Sent at the first audio after the start and after every `Offline`; announced only
     /// where the store says that it was offline.
     Online { at_us: i64 },
@@ -217,6 +232,15 @@ pub enum RecordKind {
     Ended { at_us: i64 },
     /// A window cost so many inference processes that it is not sent to another: kept for study.
     SetAside(SetAside),
+}
+
+/// A camera that is not heard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lost {
+    pub camera: String,
+    /// Wall-clock time from which it was not heard, microseconds since 1970.
+    pub since_us: i64,
+    pub reason: String,
 }
 
 /// A window that was set aside.

@@ -219,6 +219,31 @@ fn a_camera_that_is_not_heard_is_announced_offline_and_online_again() {
 }
 
 #[test]
+fn cameras_that_are_lost_together_are_one_alert_and_come_back_each_by_itself() {
+    let cameras = ["north", "south", "west"].map(|name| (name, RtspCamera::start(Codec::Pcmu)));
+    let receiver = Receiver::start();
+    let mut config = config(cameras.iter().map(|(name, rtsp)| camera(name, rtsp.url())), [receiver.alert()]);
+    config["detection"]["offline_after_s"] = json!(5);
+    let service = Service::start(&config);
+    service.wait_live(&["north", "south", "west"]);
+    let (lost, healthy) = cameras.split_at(2);
+    lost.iter().for_each(|(_, rtsp)| rtsp.go_away());
+    let offline = receiver.wait_for("camera.offline", "north, south", PATIENCE);
+    let named = offline.body["data"]["cameras"].clone();
+    lost.iter().for_each(|(_, rtsp)| rtsp.come_back());
+    for (i, (name, _)) in lost.iter().enumerate() {
+        let online = receiver.wait_for("camera.online", name, PATIENCE);
+        assert_eq!(
+            (named[i]["camera"].as_str(), named[i]["event_id"].as_str()),
+            (Some(*name), Some(online.event_id()))
+        );
+    }
+    assert_eq!(receiver.accepted().len(), 3, "{:?}", receiver.accepted());
+    let told = |name: &str| service.must(["events", "--camera", name, "--json"]).lines().count();
+    assert_eq!((told("north"), told("south"), told(healthy[0].0)), (2, 2, 0));
+}
+
+#[test]
 fn a_muted_microphone_is_announced_and_a_noise_gate_is_not() {
     let (muted, gated) = (RtspCamera::start(Codec::L16), RtspCamera::start(Codec::L16));
     let receiver = Receiver::start();

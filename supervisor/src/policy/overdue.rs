@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use nursery_shared::message::{Record, RecordKind, Role, StreamState};
+use nursery_shared::message::{Lost, Record, RecordKind, Role, StreamState};
 
-use super::{Level, Policy, Time, worker::State};
+use super::{Level, Policy, Time, camera::Camera, worker::State};
 
 /// A pass that comes later than this after its deadline shows that the host, or this process, stood still.
 const LATE: Duration = Duration::from_secs(2);
@@ -13,6 +13,10 @@ const LATE: Duration = Duration::from_secs(2);
 /// them: everybody reports every second.
 const ALL_SILENT: Duration = Duration::from_secs(3);
 const AT_ONCE: Duration = Duration::from_millis(1_500);
+/// Cameras that are lost within this time (or a quarter of what is allowed, where that is shorter) are told together,
+/// and at the most so many: a record must fit a frame.
+const TOGETHER: Duration = Duration::from_secs(2);
+const MOST_TOGETHER: usize = 64;
 /// The deadline is never further away, so that standing still for any longer is noticed.
 const LOOK: Duration = Duration::from_secs(1);
 /// One that is less late, but later than this, is not worth a word; but nobody could be heard in the meantime.
@@ -22,11 +26,10 @@ const GRACE: Duration = Duration::from_millis(1500);
 
 impl Policy {
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
-        let limit = self.offline_limit();
         let workers = self.workers.values().filter_map(|w| w.deadline());
-        let cameras = self.cameras.values().filter_map(|c| c.offline_deadline(limit));
-        let rest = [self.stop_deadline(), self.pool_deadline(), self.heartbeat_deadline()];
-        workers.chain(cameras).chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
+        let rest =
+            [self.stop_deadline(), self.pool_deadline(), self.heartbeat_deadline(), self.offline_deadline()];
+        workers.chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }
 
     fn offline_limit(&self) -> Duration {
@@ -133,21 +136,37 @@ impl Policy {
         if !judge {
             return;
         }
+        self.declare_offline();
+    }
+
+    /// When cameras will have been silent for too long. The first wait for those that are about to be, since a switch
+    /// that fails takes many along; but not for long.
+    fn offline_deadline(&self) -> Option<Time> {
         let limit = self.offline_limit();
-        let silent: Vec<u32> = self
-            .cameras
-            .iter()
-            .filter(|(_, c)| c.offline_deadline(limit).is_some_and(|d| d <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in silent {
-            self.declare_offline(id, limit);
+        let due = || self.cameras.values().filter_map(|c| c.offline_deadline(limit));
+        let first = due().min()?;
+        let together = TOGETHER.min(limit / 4);
+        due().filter(|d| *d <= first + together).max()
+    }
+
+    /// Says which cameras have been silent for too long.
+    fn declare_offline(&mut self) {
+        let (now, limit) = (self.now, self.offline_limit());
+        if self.offline_deadline().is_none_or(|d| d > now) {
+            return;
+        }
+        let is_lost = |c: &Camera| c.offline_deadline(limit).is_some_and(|d| d <= now);
+        let lost: Vec<u32> = self.cameras.iter().filter(|(_, c)| is_lost(c)).map(|(id, _)| *id).collect();
+        for some in lost.chunks(MOST_TOGETHER) {
+            let lost: Vec<Lost> = some.iter().filter_map(|id| self.lose(*id, limit)).collect();
+            let names: Vec<&str> = lost.iter().map(|l| l.camera.as_str()).collect();
+            self.ledger.push(Record { camera: Record::name_of(&names), what: RecordKind::Offline(lost) });
         }
     }
 
-    fn declare_offline(&mut self, id: u32, limit: Duration) {
+    fn lose(&mut self, id: u32, limit: Duration) -> Option<Lost> {
         let (now, wall_us) = (self.now, self.wall_us);
-        let Some(camera) = self.cameras.get_mut(&id) else { return };
+        let camera = self.cameras.get_mut(&id)?;
         camera.told_online = Some(false);
         let silence = camera.last_audio.map_or(now.since(camera.heard_at), |t| now.since(t));
         let reason = camera.error.clone().unwrap_or_else(|| match camera.stream {
@@ -161,6 +180,6 @@ impl Policy {
         let name = camera.config.name.clone();
         let since_us = wall_us - i64::try_from(silence.as_micros()).unwrap_or(0);
         self.log(Level::Warn, format!("capture:{name}: camera offline: {reason}"));
-        self.ledger.push(Record { camera: name, what: RecordKind::Offline { since_us, reason } });
+        Some(Lost { camera: name, since_us, reason })
     }
 }

@@ -789,8 +789,8 @@ fn a_camera_that_is_not_heard_is_offline_and_online_again() {
         world
             .records()
             .into_iter()
-            .filter(|(_, r)| r.camera == name)
-            .map(|(_, r)| format!("{:?}", r.what).split([' ', '{']).next().unwrap().to_owned())
+            .filter(|(_, r)| Record::cameras_in(&r.camera).any(|camera| camera == name))
+            .map(|(_, r)| format!("{:?}", r.what).split([' ', '{', '(']).next().unwrap().to_owned())
             .collect()
     };
     assert_eq!(kinds(&world, "a"), ["Online"]);
@@ -801,6 +801,43 @@ fn a_camera_that_is_not_heard_is_offline_and_online_again() {
     assert_eq!(world.status().cameras[1].state, CameraState::Live);
     world.pass(Duration::from_secs(31), &[]);
     assert_eq!(kinds(&world, "b"), ["Offline", "Online", "Offline"]);
+}
+
+#[test]
+fn cameras_that_are_lost_at_about_the_same_time_are_told_together() {
+    let mut world = World::new(setup(&["a", "b", "c", "d"], 1));
+    for name in ["a", "b", "c", "d"] {
+        world.live(name);
+        world.pass(Duration::from_millis(700), &[]);
+    }
+    let hear = |world: &mut World, names: &[&str], seconds: u64| {
+        for _ in 0..seconds {
+            names.iter().for_each(|name| world.live(name));
+            world.pass(Duration::from_secs(1), &[]);
+        }
+    };
+    let told = |world: &World| -> Vec<(Vec<String>, u64)> {
+        let lost = |r: &Record| match &r.what {
+            RecordKind::Offline(lost) => {
+                let names = lost.iter().map(|l| l.camera.clone()).collect::<Vec<_>>();
+                assert_eq!(r.camera, names.join(", "));
+                Some((names, lost.iter().map(|l| l.since_us).min().unwrap() as u64))
+            }
+            _ => None,
+        };
+        world.records().iter().filter_map(|(_, r)| lost(r)).collect()
+    };
+    // c, heard 0.7 s after b, and d, which goes on, keep a and b from nothing.
+    hear(&mut world, &["d"], 40);
+    let first = told(&world);
+    assert_eq!(first.iter().map(|(names, _)| names.len()).collect::<Vec<_>>(), [3], "{:?}", world.log);
+    hear(&mut world, &["a", "b", "d"], 5);
+    hear(&mut world, &["d"], 20);
+    // One alone waits for nobody.
+    hear(&mut world, &["a", "d"], 5);
+    hear(&mut world, &["d"], 60);
+    let names: Vec<String> = told(&world).iter().map(|(names, _)| names.join("+")).collect();
+    assert_eq!(names, ["a+b+c", "b", "a"]);
 }
 
 #[test]
@@ -819,7 +856,7 @@ fn a_muted_microphone_is_a_camera_that_is_not_heard() {
     };
     let outages = |world: &World| -> Vec<String> {
         let offline = |r: &Record| match &r.what {
-            RecordKind::Offline { reason, .. } => Some(reason.clone()),
+            RecordKind::Offline(lost) => Some(lost[0].reason.clone()),
             RecordKind::Online { .. } => Some("online".into()),
             _ => None,
         };
@@ -909,7 +946,7 @@ fn a_host_that_keeps_standing_still_does_not_hide_that_a_camera_is_not_heard() {
         world.now = world.now + Duration::from_secs(10);
     }
     let told = world.records();
-    assert!(told.iter().any(|(_, r)| matches!(r.what, RecordKind::Offline { .. })), "{:?}", world.log);
+    assert!(told.iter().any(|(_, r)| matches!(r.what, RecordKind::Offline(_))), "{:?}", world.log);
 }
 
 #[test]
@@ -1048,7 +1085,7 @@ fn a_recording_that_ended_is_not_started_again_and_says_so_after_its_last_score(
     world.pass(Duration::from_secs(120), &[]);
     assert!(!world.running.contains_key("capture:a"));
     assert_eq!(world.status().cameras[0].state, CameraState::Ended);
-    assert!(!world.records().iter().any(|(_, r)| matches!(r.what, RecordKind::Offline { .. })));
+    assert!(!world.records().iter().any(|(_, r)| matches!(r.what, RecordKind::Offline(_))));
     let (now, us) = (world.now, world.now.0 as i64);
     let (result, actions) = world.policy.restart(now, us, "a");
     world.perform(actions);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use nursery_shared::message::{Record, SinkConfig};
-use nursery_worker::sink::{camera::CameraState, store::NewAlert};
+use nursery_worker::sink::{camera::CameraState, records, store::NewAlert};
 
 use super::truth::Broken;
 
@@ -31,7 +31,7 @@ impl Expected {
 pub struct Alerts {
     settings: Option<SinkConfig>,
     /// Event logic without faults, by camera.
-    reference: BTreeMap<String, CameraState>,
+    reference: HashMap<String, CameraState>,
     expected: BTreeMap<String, VecDeque<Expected>>,
     /// Message id by event id and kind.
     events: HashMap<(String, &'static str), String>,
@@ -63,15 +63,11 @@ impl Alerts {
     /// The sink is sent a record for the first time.
     pub fn record(&mut self, record: &Record) {
         let Some(settings) = &self.settings else { return };
-        let state = self
-            .reference
-            .entry(record.camera.clone())
-            .or_insert_with(|| CameraState::new(&settings.detection));
         let mut alerts = Vec::new();
-        state.apply(&record.camera, &record.what, &mut alerts);
-        if !alerts.is_empty() {
-            let expected = self.expected.entry(record.camera.clone()).or_default();
-            expected.extend(alerts.iter().map(Expected::of));
+        let begin = |_: &str| CameraState::new(&settings.detection);
+        records::apply(record, &mut self.reference, begin, &mut alerts);
+        for alert in &alerts {
+            self.expected.entry(alert.camera.clone()).or_default().push_back(Expected::of(alert));
         }
     }
 
@@ -80,7 +76,8 @@ impl Alerts {
         for alert in alerts {
             let is = Expected::of(alert);
             let should = self.expected.get_mut(&alert.camera).and_then(VecDeque::pop_front);
-            let compared = !self.loose && !self.recordings.contains(&alert.camera);
+            let compared =
+                !self.loose && !Record::cameras_in(&alert.camera).any(|c| self.recordings.contains(c));
             if compared && should.as_ref() != Some(&is) {
                 return Err(format!("camera {}: {is:?} is stored instead of {should:?}", alert.camera));
             }
@@ -89,8 +86,10 @@ impl Alerts {
                 return Err(format!("{} of event {} is stored twice", alert.kind, alert.event_id));
             }
             for receiver in receivers {
-                let lane = (receiver.clone(), alert.camera.clone());
-                self.owed.entry(lane).or_default().push_back(alert.message_id.clone());
+                for camera in Record::cameras_in(&alert.camera) {
+                    let lane = (receiver.clone(), camera.to_owned());
+                    self.owed.entry(lane).or_default().push_back(alert.message_id.clone());
+                }
             }
             self.bodies.insert(alert.message_id.clone(), alert.body.clone());
             self.stored += 1;
@@ -116,18 +115,22 @@ impl Alerts {
         if self.delivered.get(receiver).is_some_and(|ids| ids.contains(id)) {
             return Ok(());
         }
-        let owed = self.owed.entry((receiver.to_owned(), camera.to_owned())).or_default();
-        if owed.front().map(String::as_str) != Some(id) {
-            return Err(format!("{receiver} gets message {id} of camera {camera} before {:?}", owed.front()));
+        for camera in Record::cameras_in(camera) {
+            let owed = self.owed.entry((receiver.to_owned(), camera.to_owned())).or_default();
+            let next = owed.pop_front();
+            if next.as_deref() != Some(id) {
+                return Err(format!("{receiver} gets message {id} of camera {camera} before {next:?}"));
+            }
         }
-        owed.pop_front();
         self.delivered.entry(receiver.to_owned()).or_default().insert(id.to_owned());
         Ok(())
     }
 
     /// Nothing is owed to these receivers, and everything that should have been announced was.
     pub fn is_settled(&self, receivers: &[String]) -> Result<(), Broken> {
-        let compared = |camera: &String| !self.loose && !self.recordings.contains(camera);
+        let compared = |name: &String| {
+            !self.loose && !Record::cameras_in(name).any(|camera| self.recordings.contains(camera))
+        };
         if let Some((camera, left)) = self.expected.iter().find(|(c, left)| compared(c) && !left.is_empty()) {
             return Err(format!("camera {camera}: never announced: {left:?}"));
         }
@@ -150,6 +153,6 @@ impl Alerts {
     /// from what the store has.
     pub fn begin_anew(&mut self, stored: HashMap<String, CameraState>) {
         self.expected.clear();
-        self.reference = stored.into_iter().collect();
+        self.reference = stored;
     }
 }

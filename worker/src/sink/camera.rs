@@ -4,8 +4,8 @@
 use nursery_models::events::{EventLogic, EventParams, Transition};
 use nursery_shared::{
     config::DetectionConfig,
-    message::RecordKind,
-    timestamp::{now_us, rfc3339},
+    message::{Lost, RecordKind},
+    timestamp::rfc3339,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -67,8 +67,9 @@ struct CryData<'a> {
     peak_score: Option<f64>,
 }
 
+/// What is said of an outage.
 #[derive(Serialize)]
-struct OutageData<'a> {
+pub struct OutageData<'a> {
     event_id: &'a str,
     camera: &'a str,
     since: String,
@@ -76,6 +77,14 @@ struct OutageData<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_s: Option<f64>,
+}
+
+impl<'a> OutageData<'a> {
+    /// Of one that goes on.
+    pub fn lost(event_id: &'a str, lost: &'a Lost) -> Self {
+        let (camera, reason) = (&lost.camera, Some(lost.reason.as_str()));
+        Self { event_id, camera, since: rfc3339(lost.since_us), reason, duration_s: None }
+    }
 }
 
 fn params(d: &DetectionConfig) -> EventParams {
@@ -103,7 +112,14 @@ fn tenths(us: i64) -> f64 {
     (us as f64 / 1e5).round() / 10.0
 }
 
-fn alert(kind: &'static str, event_id: &str, camera: &str, time_us: i64, data: impl Serialize) -> NewAlert {
+/// An alert that nobody has heard of.
+pub fn alert(
+    kind: &'static str,
+    event_id: &str,
+    camera: &str,
+    time_us: i64,
+    data: impl Serialize,
+) -> NewAlert {
     let body = Body { r#type: kind, timestamp: rfc3339(time_us), data };
     NewAlert {
         message_id: format!("msg_{}", Uuid::now_v7().simple()),
@@ -139,8 +155,21 @@ impl CameraState {
             && self.logic.is_same_but_for_time(&other.logic)
     }
 
-    /// Takes a record in and appends the alerts that follow.
-    pub fn apply(&mut self, camera: &str, record: &RecordKind, alerts: &mut Vec<NewAlert>) {
+    /// The camera is not heard: its open event ends. Returns the event id of the outage, if it is a new one.
+    pub(super) fn lose(&mut self, lost: &Lost, alerts: &mut Vec<NewAlert>) -> Option<String> {
+        let mut transitions = Vec::new();
+        self.logic.finish(i64::MAX, &mut transitions);
+        self.announce(&lost.camera, &transitions, alerts);
+        if self.offline.is_some() {
+            return None;
+        }
+        let event_id = Uuid::now_v7().to_string();
+        self.offline = Some(Outage { event_id: event_id.clone(), since_us: lost.since_us });
+        Some(event_id)
+    }
+
+    /// Takes in what a record says of this camera alone and appends the alerts that follow.
+    pub(super) fn apply(&mut self, camera: &str, record: &RecordKind, alerts: &mut Vec<NewAlert>) {
         let mut transitions = Vec::new();
         match record {
             RecordKind::Scores { start_us, step_us, values, .. } => {
@@ -157,27 +186,11 @@ impl CameraState {
                 }
                 self.announce(camera, &transitions, alerts);
             }
-            // Nothing that was heard.
-            RecordKind::SetAside(_) => {}
+            // Nothing that was heard, and what several cameras have in common.
+            RecordKind::SetAside(_) | RecordKind::Offline(_) => {}
             RecordKind::Ended { at_us } => {
                 self.logic.finish(*at_us, &mut transitions);
                 self.announce(camera, &transitions, alerts);
-            }
-            RecordKind::Offline { since_us, reason } => {
-                self.logic.finish(i64::MAX, &mut transitions);
-                self.announce(camera, &transitions, alerts);
-                if self.offline.is_none() {
-                    let outage = Outage { event_id: Uuid::now_v7().to_string(), since_us: *since_us };
-                    let data = OutageData {
-                        event_id: &outage.event_id,
-                        camera,
-                        since: rfc3339(*since_us),
-                        reason: Some(reason),
-                        duration_s: None,
-                    };
-                    alerts.push(alert("camera.offline", &outage.event_id, camera, now_us(), data));
-                    self.offline = Some(outage);
-                }
             }
             RecordKind::Online { at_us } => {
                 if let Some(outage) = self.offline.take() {
@@ -294,20 +307,23 @@ mod tests {
         assert_eq!(kinds(&alerts), ["cry.started", "cry.ended", "cry.started"]);
     }
 
+    fn lost() -> Lost {
+        Lost { camera: "a".into(), since_us: 5_000_000, reason: "wrong password".into() }
+    }
+
     #[test]
-    fn an_outage_is_announced_once_and_its_end_only_after_it() {
+    fn an_outage_is_new_once_and_its_end_is_announced_only_after_it() {
         let mut camera = CameraState::new(&DetectionConfig::default());
         let mut alerts = Vec::new();
         camera.apply("a", &RecordKind::Online { at_us: 1 }, &mut alerts);
         assert!(alerts.is_empty(), "it was not known to be offline");
-        let offline = RecordKind::Offline { since_us: 5_000_000, reason: "wrong password".into() };
-        camera.apply("a", &offline, &mut alerts);
-        camera.apply("a", &offline, &mut alerts);
+        assert!(camera.lose(&lost(), &mut alerts).is_some());
+        assert!(camera.lose(&lost(), &mut alerts).is_none());
         let mut restored: CameraState =
             serde_json::from_str(&serde_json::to_string(&camera).unwrap()).unwrap();
         restored.apply("a", &RecordKind::Online { at_us: 65_000_000 }, &mut alerts);
-        assert_eq!(kinds(&alerts), ["camera.offline", "camera.online"]);
-        let body: serde_json::Value = serde_json::from_str(&alerts[1].body).unwrap();
+        assert_eq!(kinds(&alerts), ["camera.online"]);
+        let body: serde_json::Value = serde_json::from_str(&alerts[0].body).unwrap();
         assert_eq!(body["data"]["duration_s"], 60.0);
         assert!(restored.is_idle());
     }
@@ -317,8 +333,8 @@ mod tests {
         let mut camera = CameraState::new(&DetectionConfig::default());
         let mut alerts = Vec::new();
         camera.apply("a", &scores(0, &[0.9; 10]), &mut alerts);
-        camera.apply("a", &RecordKind::Offline { since_us: 1, reason: "x".into() }, &mut alerts);
-        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended", "camera.offline"]);
+        camera.lose(&lost(), &mut alerts);
+        assert_eq!(kinds(&alerts), ["cry.started", "cry.ended"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     camera::CameraState,
     outbox::Outbox,
     receiver::Attempt,
+    records,
     store::{Batch, Mark, Pending, Storage},
 };
 
@@ -63,6 +64,8 @@ pub struct Keeper<S> {
     store_error: Option<String>,
     retry_at: Option<Instant>,
     retry_wait: Duration,
+    /// Some of the deliveries could not be read from the store.
+    unread: bool,
     handled: u64,
     reported_at: Instant,
     purged_at: Option<Instant>,
@@ -87,6 +90,7 @@ impl<S: Storage> Keeper<S> {
             store_error: None,
             retry_at: None,
             retry_wait: RETRY_FIRST,
+            unread: false,
             handled: 0,
             reported_at: now.instant,
             purged_at: None,
@@ -142,15 +146,10 @@ impl<S: Storage> Keeper<S> {
         let mut touched: HashMap<String, CameraState> = HashMap::new();
         batch.mark = Mark { run: self.run, seq: last };
         for (seq, record) in &self.waiting {
-            if self.is_known(*seq) || matches!(record.what, RecordKind::SetAside(_)) {
-                continue;
+            if !self.is_known(*seq) {
+                let begin = |name: &str| self.state_of(name);
+                records::apply(record, &mut touched, begin, &mut batch.alerts);
             }
-            let state = touched.entry(record.camera.clone()).or_insert_with(|| {
-                self.cameras.get(&record.camera).cloned().unwrap_or_else(|| {
-                    CameraState::new(self.per_camera.get(&record.camera).unwrap_or(&self.detection))
-                })
-            });
-            state.apply(&record.camera, &record.what, &mut batch.alerts);
         }
         for (name, state) in &touched {
             let known = self.stored.get(name);
@@ -195,6 +194,12 @@ impl<S: Storage> Keeper<S> {
         said
     }
 
+    /// A camera as it is now, or will be when it is heard of for the first time.
+    fn state_of(&self, name: &str) -> CameraState {
+        let known = self.cameras.get(name).cloned();
+        known.unwrap_or_else(|| CameraState::new(self.per_camera.get(name).unwrap_or(&self.detection)))
+    }
+
     /// A process before this one stored this record and died before it could say so.
     fn is_known(&self, seq: u64) -> bool {
         self.begun.is_some_and(|mark| mark.run == self.run && seq <= mark.seq)
@@ -222,7 +227,11 @@ impl<S: Storage> Keeper<S> {
                     self.outbox.offer(receiver, pending, now.instant);
                 }
             }
-            Err(e) => tracing::error!("store: deliveries cannot be read: {e}"),
+            Err(e) => {
+                if !std::mem::replace(&mut self.unread, true) {
+                    tracing::error!("store: deliveries cannot be read: {e}");
+                }
+            }
         }
     }
 
@@ -272,6 +281,11 @@ impl<S: Storage> Keeper<S> {
     /// Progress and deliveries.
     pub fn report(&mut self, now: Now) -> Vec<FromWorker> {
         self.reported_at = now.instant;
+        if std::mem::take(&mut self.unread) {
+            for receiver in self.receivers.clone() {
+                self.load_head(&receiver, None, now);
+            }
+        }
         let mut said = vec![FromWorker::Progress { done: self.handled }];
         let (failing_since_us, last_error) = self.outbox.failing();
         match self.store.counts() {
@@ -307,6 +321,8 @@ impl<S: Storage> Keeper<S> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use nursery_shared::message::Lost;
+
     use super::*;
     use crate::sink::store::Store;
 
@@ -324,7 +340,8 @@ mod tests {
     /// Two outages; returns how many alerts they were.
     fn outages(keeper: &mut Keeper<Store>) -> usize {
         for n in 0..2 {
-            let offline = RecordKind::Offline { since_us: n * 2_000_000, reason: "x".into() };
+            let lost = Lost { camera: "a".into(), since_us: n * 2_000_000, reason: "x".into() };
+            let offline = RecordKind::Offline(vec![lost]);
             let online = RecordKind::Online { at_us: n * 2_000_000 + 1_000_000 };
             for (i, what) in [offline, online].into_iter().enumerate() {
                 keeper.take(n as u64 * 2 + i as u64, Record { camera: "a".into(), what });

@@ -8,6 +8,7 @@ mod outbox;
 pub mod quarantine;
 pub mod query;
 pub mod receiver;
+pub mod records;
 mod sound;
 pub mod store;
 mod webhook;

@@ -1,10 +1,13 @@
 //! Which delivery is tried when: per receiver and camera one after the other, receivers and cameras independent
-//! of each other, retries with growing, jittered waits for as long as it takes.
+//! of each other, retries with growing, jittered waits for as long as it takes. What several cameras have in common
+//! has a lane of its own, and what is owed for one of them before or after it goes before or after it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
+
+use nursery_shared::message::Record;
 
 use super::store::Pending;
 
@@ -29,6 +32,28 @@ struct Receiver {
     lanes: BTreeMap<String, Lane>,
     failing_since_us: Option<i64>,
     last_error: Option<String>,
+}
+
+impl Lane {
+    /// Nothing older is owed for any of its cameras.
+    fn may_go(&self, first: &HashMap<String, i64>) -> bool {
+        Record::cameras_in(&self.pending.camera)
+            .all(|camera| first.get(camera).is_none_or(|delivery| *delivery >= self.pending.delivery))
+    }
+}
+
+impl Receiver {
+    /// The oldest delivery that is owed for each camera.
+    fn first_of_cameras(&self) -> HashMap<String, i64> {
+        let mut first = HashMap::new();
+        for lane in self.lanes.values() {
+            for camera in Record::cameras_in(&lane.pending.camera) {
+                let oldest = first.entry(camera.to_owned()).or_insert(lane.pending.delivery);
+                *oldest = lane.pending.delivery.min(*oldest);
+            }
+        }
+        first
+    }
 }
 
 /// All lanes of all receivers.
@@ -74,8 +99,12 @@ impl Outbox {
         let mut due = Vec::new();
         for (id, receiver) in &mut self.receivers {
             let busy = receiver.lanes.values().filter(|l| l.in_flight).count();
-            let mut ready: Vec<&mut Lane> =
-                receiver.lanes.values_mut().filter(|l| !l.in_flight && l.due <= now).collect();
+            let first = receiver.first_of_cameras();
+            let mut ready: Vec<&mut Lane> = receiver
+                .lanes
+                .values_mut()
+                .filter(|l| !l.in_flight && l.due <= now && l.may_go(&first))
+                .collect();
             ready.sort_by_key(|l| l.pending.delivery);
             for lane in ready.into_iter().take(PER_RECEIVER.saturating_sub(busy)) {
                 lane.in_flight = true;
@@ -90,7 +119,8 @@ impl Outbox {
         let waiting = |r: &Receiver| {
             // At its limit a receiver is next looked at when an attempt ends.
             let busy = r.lanes.values().filter(|l| l.in_flight).count();
-            let lanes = r.lanes.values().filter(|l| !l.in_flight && busy < PER_RECEIVER);
+            let first = r.first_of_cameras();
+            let lanes = r.lanes.values().filter(|l| !l.in_flight && busy < PER_RECEIVER && l.may_go(&first));
             lanes.map(|l| l.due).min()
         };
         self.receivers.values().filter_map(waiting).min()
@@ -165,6 +195,25 @@ mod tests {
         assert!(outbox.due(now).is_empty());
         outbox.done("r", "a");
         assert!(!outbox.has_lane("r", "a") && outbox.has_lane("r", "b"));
+    }
+
+    #[test]
+    fn what_cameras_have_in_common_keeps_its_place_among_what_is_owed_for_each() {
+        let (mut outbox, now) = (outbox(), Instant::now());
+        let due = |outbox: &mut Outbox| -> Vec<i64> {
+            outbox.due(now).into_iter().map(|(_, p)| p.delivery).collect()
+        };
+        outbox.offer("r", pending(1, "a"), now);
+        outbox.offer("r", pending(2, "a, b"), now);
+        outbox.offer("r", pending(3, "b"), now);
+        outbox.offer("r", pending(4, "c"), now);
+        assert_eq!(due(&mut outbox), [1, 4]);
+        assert_eq!(outbox.next_due(), None, "the others wait for these");
+        outbox.done("r", "a");
+        outbox.offer("r", pending(5, "a"), now);
+        assert_eq!(due(&mut outbox), [2]);
+        outbox.done("r", "a, b");
+        assert_eq!(due(&mut outbox), [3, 5]);
     }
 
     #[test]

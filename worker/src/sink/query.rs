@@ -43,7 +43,7 @@ fn print(args: &Args) -> Result<(), String> {
     let db = Store::open_to_read(&args.state_dir)?;
     let failed = |e: rusqlite::Error| format!("{}: {e}", args.state_dir.display());
     let mut query = db
-        .prepare("SELECT body FROM alerts WHERE time_us >= ?1 AND (?2 IS NULL OR camera = ?2) ORDER BY id")
+        .prepare("SELECT body FROM alerts WHERE time_us >= ?1 AND (?2 IS NULL OR instr(', ' || camera || ',', ', ' || ?2 || ',') > 0) ORDER BY id")
         .map_err(failed)?;
     let bodies = query
         .query_map(params![args.since.unwrap_or(i64::MIN), args.camera], |r| r.get::<_, String>(0))

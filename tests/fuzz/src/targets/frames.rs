@@ -8,7 +8,7 @@ use nursery_shared::{
     codec, config,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     message::{
-        CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, ModelShape, Record,
+        CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, Lost, ModelShape, Record,
         RecordKind, Role, SinkConfig, StreamState, ToWorker, WindowJob, WindowScores,
     },
     pcm::Pcm,
@@ -246,7 +246,11 @@ fn to_worker() -> Vec<ToWorker> {
         ToWorker::Record { seq: 1, record: record(scores) },
         ToWorker::Record {
             seq: 2,
-            record: record(RecordKind::Offline { since_us: at_us, reason: "no audio".into() }),
+            record: record(RecordKind::Offline(vec![Lost {
+                camera: "crib".into(),
+                since_us: at_us,
+                reason: "no audio".into(),
+            }])),
         },
         ToWorker::Record { seq: 3, record: record(RecordKind::Online { at_us }) },
         ToWorker::Record { seq: 4, record: record(RecordKind::Ended { at_us }) },
