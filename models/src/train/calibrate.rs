@@ -84,8 +84,8 @@ pub fn calibrate(bytes: &[u8], dev: &Corpus, label: &Label) -> Result<(Vec<u8>, 
         detectors.push(Detector::from_bytes(bytes, "new weights").map_err(|e| e.to_string())?);
     }
     let info = detectors[0].info().clone();
-    // Another seed than the evaluation's.
-    let setup = Setup { dcase: 180, nursery: 120, quiet: 6, seed: 0x6361_6c69, ..Setup::default() };
+    // Another seed than the evaluation's, and many more of each: where the operating point lies must not be chance.
+    let setup = Setup { dcase: 720, nursery: 480, quiet: 24, seed: 0x6361_6c69, ..Setup::default() };
     let mixtures = build(dev, &setup)?;
     let fetch = |i: usize, studio: &mut _| {
         let mixture = mixtures.mixture(i, studio).ok_or("there is no such mixture")?;
