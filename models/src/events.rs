@@ -87,6 +87,11 @@ impl EventParams {
         self.share(RELEASE)
     }
 
+    /// How much of a frame with these log-odds counts: none at the threshold, all of it at e times its odds.
+    fn clearness(&self, heard: f32) -> f32 {
+        (heard - log_odds(self.threshold)).clamp(0.0, 1.0)
+    }
+
     /// Probability that has this share of the threshold's odds.
     fn share(&self, of_odds: f32) -> f32 {
         let t = self.threshold;
@@ -232,7 +237,8 @@ impl EventLogic {
             self.close(out);
         }
         let (heard, step) = (log_odds(probability), end_us.saturating_sub(start_us));
-        self.background.hear(heard, step, self.run.is_some());
+        let clear = self.params.clearness(heard);
+        self.background.hear(heard, step, clear, self.run.is_some());
         // What was not heard is no silence for an event; but it joins nothing to one either.
         let led = |lead: Option<(i64, i64)>| {
             gap <= FLICKER_US && lead.is_some_and(|(_, end)| start_us.saturating_sub(end) <= FLICKER_US)
@@ -284,7 +290,7 @@ impl EventLogic {
         run.last_us = end_us;
         let us_long = end_us.saturating_sub(start_us);
         run.crying_us = run.crying_us.saturating_add(us_long);
-        let clear = (log_odds(probability) - log_odds(self.params.threshold)).clamp(0.0, 1.0);
+        let clear = self.params.clearness(log_odds(probability));
         run.clear_us = run.clear_us.saturating_add((us_long as f64 * f64::from(clear)).round() as i64);
         run.peak = run.peak.max(probability);
         let quiet = self.quiet_until_us.is_some_and(|t| end_us < t);
@@ -585,16 +591,26 @@ mod tests {
     }
 
     #[test]
+    fn crying_that_goes_on_is_announced_although_its_first_bouts_raised_the_bar() {
+        let (mut logic, mut t) = (adaptive(), 0);
+        feed(&mut logic, &mut t, &[(4.0, 0.3)]);
+        // Clear by itself for a quarter of a second at a time: never enough in one run, and all between raises the bar.
+        let bout = [(0.24, 0.85), (0.4, 0.4), (0.24, 0.7), (0.6, 0.3)];
+        let told = feed(&mut logic, &mut t, &bout.repeat(12));
+        assert!(told.iter().any(|t| matches!(t, Transition::Started { .. })), "{told:?}");
+    }
+
+    #[test]
     fn after_long_quiet_a_fainter_cry_is_announced_and_among_cry_like_sounds_only_a_clear_one() {
         let starts = |before: &[(f64, f32)], p: f32| {
             let (mut logic, mut t) = (adaptive(), 0);
             assert_eq!(feed(&mut logic, &mut t, before), []);
-            feed(&mut logic, &mut t, &[(3.0, p)]).len()
+            feed(&mut logic, &mut t, &[(1.0, p)]).len()
         };
-        assert_eq!(starts(&[], 0.4), 0);
-        assert_eq!(starts(&[(300.0, 0.0005)], 0.4), 1, "a noise machine");
+        assert_eq!(starts(&[], 0.5), 0);
+        assert_eq!(starts(&[(300.0, 0.0005)], 0.5), 1, "a noise machine");
         assert_eq!(starts(&[(300.0, 0.0005)], 0.1), 0, "there are bounds");
-        let squeaks = [(0.2, 0.6), (1.5, 0.05)].repeat(10);
+        let squeaks = [(0.2, 0.55), (1.5, 0.1)].repeat(10);
         assert_eq!(starts(&[], 0.8), 1);
         assert_eq!(starts(&squeaks, 0.8), 0);
         assert_eq!(starts(&squeaks, 0.97), 1, "there are bounds");

@@ -24,6 +24,8 @@ pub const EVENTS: EventParams = EventParams {
 /// sounds an hour that were chosen to be taken for crying, a hundred times what a home has: a cry that is missed is worse
 /// than a false alarm there.
 const ALERTS: f64 = 100.0;
+/// Operating points that cost so little more than the best are as good, and of those the most sensitive one is taken.
+const AS_GOOD: f64 = 0.01;
 
 /// Scale and shift of log-odds that make `(log-odds, crying)` pairs most likely, by Newton's method.
 fn platt(frames: &[(f32, bool)]) -> (f64, f64) {
@@ -114,7 +116,7 @@ pub fn calibrate(bytes: &[u8], dev: &Corpus, label: &Label) -> Result<(Vec<u8>, 
     let truths: Vec<_> = heard.iter().map(|l| l.truth.clone()).collect();
     let mut report =
         format!("calibration: log-odds x {scale:.3} {shift:+.3}, {:.1} % of the frames cry\n", 100.0 * prior);
-    let mut best: Option<(f64, f64)> = None;
+    let mut costs = Vec::new();
     for step in -8..=24 {
         let by = f64::from(step) * 0.25;
         let predictions = announced(&heard, &info, scale, shift - by);
@@ -129,11 +131,10 @@ pub fn calibrate(bytes: &[u8], dev: &Corpus, label: &Label) -> Result<(Vec<u8>, 
             rate("dcase"),
             rate("nursery")
         );
-        if best.is_none_or(|(c, _)| cost < c) {
-            best = Some((cost, by));
-        }
+        costs.push((cost, by));
     }
-    let by = best.map_or(0.0, |b| b.1);
+    let least = costs.iter().map(|c| c.0).fold(f64::INFINITY, f64::min);
+    let by = costs.iter().find(|c| c.0 <= least + AS_GOOD).map_or(0.0, |c| c.1);
     let odds = prior / (1.0 - prior) * (-by).exp();
     let _ = writeln!(
         report,

@@ -1,5 +1,5 @@
-//! An infant's cry: bursts on the breath of about a second with a gasp between them, a fundamental of 350 to
-//! 550 Hz that rises and falls in each, energy in the second and third kilohertz, hoarse where it is loudest.
+//! An infant's cry: bursts on the breath of about a second with a gasp between them, a fundamental of 270 to
+//! 500 Hz that rises and falls in each, energy in the second and third kilohertz, hoarse where it is loudest.
 
 use std::f32::consts::{PI, TAU};
 
@@ -81,7 +81,7 @@ impl Crying {
 
 impl Burst {
     fn new(rng: &mut Rng) -> Self {
-        let peak_hz = between(rng, 430.0..540.0);
+        let peak_hz = between(rng, 400.0..500.0);
         Self {
             at: 0,
             length: samples(between(rng, 0.8..1.2)),
