@@ -47,8 +47,8 @@ pub struct SupervisionConfig {
     /// Seconds that a worker must have been ready before it died, so that it is restarted like one that failed
     /// for the first time; otherwise the wait doubles, from 0.1 s up to 30 s.
     pub healthy_after_s: f64,
-    /// Mebibytes of memory of its own that a worker process may have, and each program that it starts. One that wants
-    /// more dies of it and is restarted, instead of taking the memory of everybody else.
+    /// Mebibytes that a worker process may allocate (capture: 512 at the most). One that wants more dies of it and is
+    /// restarted, instead of taking the memory of everybody else. Programs of `exec:` sources are not limited.
     pub worker_memory_mb: u64,
 }
 

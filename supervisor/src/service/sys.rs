@@ -56,11 +56,10 @@ pub fn prepare_worker(
         // know the call; all descriptors of our own are close-on-exec anyway.
         libc::syscall(libc::SYS_close_range, target + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // Not the address space: program, libraries and what threads only reserve count in that, and debug
-        // information alone may be a hundred megabytes. What was asked of us may already be less.
+        // information alone may be a hundred megabytes. The hard limit stays: the programs of `exec:` sources get it.
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         check(libc::getrlimit(libc::RLIMIT_DATA, &mut limit) as libc::c_long)?;
-        limit.rlim_max = limit.rlim_max.min(memory);
-        limit.rlim_cur = limit.rlim_cur.min(limit.rlim_max);
+        limit.rlim_cur = limit.rlim_cur.min(memory);
         check(libc::setrlimit(libc::RLIMIT_DATA, &limit) as libc::c_long)?;
     }
     Ok(())

@@ -29,9 +29,7 @@ fn mount(source: &Path, at: &Path, kind: &str, flags: libc::c_ulong, options: &s
     let (kind, options) =
         (CString::new(kind).map_err(io::Error::other)?, CString::new(options).map_err(io::Error::other)?);
     // SAFETY: all four are strings that end with a zero byte and outlive the call.
-    check(unsafe {
-        libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
-    })
+    check(unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) })
 }
 
 fn unmount(at: &Path) -> io::Result<()> {

@@ -47,10 +47,18 @@ struct Deaf {
     why: String,
 }
 
+/// A camera that sent nothing for longer than it may.
+struct Outage {
+    camera: usize,
+    from_us: i64,
+    to_us: Option<i64>,
+}
+
 #[derive(Default)]
 struct Pages {
     bouts: Vec<Bout>,
     deaf: Vec<Deaf>,
+    outages: Vec<Outage>,
 }
 
 /// What was played, and who could not be heard when.
@@ -74,6 +82,9 @@ pub struct Verdict {
     pub alerts_expected: usize,
     /// Of these, those that came.
     pub alerts_received: usize,
+    /// Cameras that sent nothing for longer than they may, and those of them that were announced as offline.
+    pub outages: usize,
+    pub outages_announced: usize,
     /// Accepted alerts with different ids, of all types.
     pub alerts_in_all: usize,
     /// Deliveries of an id that had been accepted before.
@@ -114,6 +125,19 @@ impl Ledger {
         self.pages.lock().unwrap().deaf[number].to = Some(Instant::now());
     }
 
+    /// A camera begins to send nothing, for longer than it may; returns a number for
+    /// [`outage_ends`](Self::outage_ends).
+    pub fn outage_begins(&self, camera: usize) -> usize {
+        let mut pages = self.pages.lock().unwrap();
+        pages.outages.push(Outage { camera, from_us: timestamp::now_us(), to_us: None });
+        pages.outages.len() - 1
+    }
+
+    /// It sends again.
+    pub fn outage_ends(&self, number: usize) {
+        self.pages.lock().unwrap().outages[number].to_us = Some(timestamp::now_us());
+    }
+
     /// Holds what was played against what came.
     pub fn judge(&self, names: &[String], requests: &[Request]) -> Verdict {
         let pages = self.pages.lock().unwrap();
@@ -138,11 +162,25 @@ impl Ledger {
             for (came, kind) in came.into_iter().zip(["cry.started", "cry.ended"]) {
                 verdict.alerts_received += usize::from(came);
                 if !came {
-                    verdict.lost.push(format!("{kind} of {} ({:.1} s hearable)", place(), hearable.as_secs_f64()));
+                    verdict.lost.push(format!(
+                        "{kind} of {} ({:.1} s hearable)",
+                        place(),
+                        hearable.as_secs_f64()
+                    ));
                 }
             }
             if found.len() > 1 && !pages.disturbed(bout) {
                 verdict.wrong.push(format!("{} events for the one bout of {}", found.len(), place()));
+            }
+        }
+        for outage in &pages.outages {
+            verdict.outages += 1;
+            let name = &names[outage.camera];
+            if events.tell_of(name, outage) {
+                verdict.outages_announced += 1;
+            } else {
+                let from = timestamp::rfc3339(outage.from_us);
+                verdict.lost.push(format!("camera.offline of {name}, silent from {from} on"));
             }
         }
         for event in events.all.values().filter(|e| !asked.contains(e.id.as_str())) {
@@ -177,9 +215,7 @@ impl Pages {
     fn disturbed(&self, bout: &Bout) -> bool {
         let Some((to, _)) = bout.to else { return true };
         self.deaf.iter().any(|d| {
-            d.camera == bout.camera
-                && d.from < to + AROUND
-                && d.to.is_none_or(|end| end + AROUND > bout.from)
+            d.camera == bout.camera && d.from < to + AROUND && d.to.is_none_or(|end| end + AROUND > bout.from)
         })
     }
 
@@ -187,9 +223,9 @@ impl Pages {
         let (now, now_us) = (Instant::now(), timestamp::now_us());
         let ago = Duration::from_micros((now_us - at_us).max(0).unsigned_abs());
         let Some(at) = now.checked_sub(ago) else { return false };
-        self.deaf.iter().any(|d| {
-            d.camera == camera && d.from < at + AROUND && d.to.is_none_or(|end| end + AROUND > at)
-        })
+        self.deaf
+            .iter()
+            .any(|d| d.camera == camera && d.from < at + AROUND && d.to.is_none_or(|end| end + AROUND > at))
     }
 }
 
@@ -203,6 +239,8 @@ struct Event {
 
 struct Events {
     all: BTreeMap<String, Event>,
+    /// Camera, and since when it was not heard.
+    offline: Vec<(String, i64)>,
 }
 
 impl Events {
@@ -228,6 +266,7 @@ impl Events {
             }
         }
         let mut accepted: HashSet<&str> = HashSet::new();
+        let mut offline = Vec::new();
         for request in requests {
             if !request.answered.is_some_and(|status| (200..300).contains(&status)) {
                 verdict.refused += 1;
@@ -252,11 +291,24 @@ impl Events {
                     Some(event) => event.ended = true,
                     None => verdict.wrong.push(format!("{} ended before it started", request.event_id())),
                 },
+                "camera.offline" => {
+                    let since = request.body["data"]["since"].as_str().unwrap_or_default();
+                    let since_us = timestamp::parse_since(since).unwrap_or_default();
+                    offline.push((request.camera().to_owned(), since_us));
+                }
                 _ => {}
             }
         }
         verdict.alerts_in_all = accepted.len();
-        Self { all }
+        Self { all, offline }
+    }
+
+    /// The outage was announced: one of its camera that began about when it did, or before and went on.
+    fn tell_of(&self, name: &str, outage: &Outage) -> bool {
+        let to_us = outage.to_us.unwrap_or(i64::MAX);
+        self.offline.iter().any(|(camera, since_us)| {
+            camera == name && (outage.from_us - 3 * SLACK_US..to_us).contains(since_us)
+        })
     }
 
     fn of_bout(&self, name: &str, bout: &Bout) -> Vec<&Event> {
