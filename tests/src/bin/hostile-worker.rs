@@ -1,5 +1,5 @@
 //! A worker that begins well and then does what no worker should: `hostile-worker MODE ROLE`. An inference process
-//! waits until it has work in its hands.
+//! waits until it has work in its hands, for a while.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
@@ -19,6 +19,8 @@ use nursery_shared::{
 
 /// Memory that one takes which nobody limits.
 const ENOUGH: usize = 3 << 30;
+/// How long an inference process waits for work.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Exit status of that one.
 const NOT_LIMITED: i32 = 77;
 
@@ -33,7 +35,9 @@ fn main() {
     let _configuration: Option<ToWorker> = read_frame(&mut socket, MAX_TO_WORKER).unwrap();
     write_frame(&mut socket, &FromWorker::Ready, MAX_FROM_WORKER).unwrap();
     if role == Role::Infer {
-        let _batch: Option<ToWorker> = read_frame(&mut socket, MAX_TO_WORKER).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Where none comes there is nothing for it to do, and it misbehaves all the same.
+        let _batch: Result<Option<ToWorker>, _> = read_frame(&mut socket, MAX_TO_WORKER);
     }
     eprintln!("INFO a hostile worker: {mode}");
     match mode.as_str() {

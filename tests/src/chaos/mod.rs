@@ -70,7 +70,7 @@ pub struct Options {
 fn wrapper(dir: &Path, mischief: &Path) -> PathBuf {
     let path = dir.join("nursery-worker");
     let script = format!(
-        "#!/bin/sh\norder='{}'/$1\nif [ -e \"$order\" ] && read -r mode <\"$order\" && rm \"$order\"; then\n\
+        "#!/bin/sh\norder='{}'/$1\nif [ -e \"$order\" ] && mode=$(cat \"$order\") && rm \"$order\"; then\n\
          exec '{}' \"$mode\" \"$1\"\nfi\nexec '{}' \"$@\"\n",
         mischief.display(),
         binary("hostile-worker").display(),

@@ -1,7 +1,7 @@
 //! Where it all happens: cameras, receiver and service, and what those who hurt them have to agree on.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Mutex, RwLock},
     time::{Duration, Instant},
@@ -40,9 +40,13 @@ pub struct Stage {
     pub end: Instant,
     /// Held for reading while something is hurt, for writing by what concerns everything.
     pub calm: RwLock<()>,
-    /// Workers and cameras that something is done to at present.
+    /// Workers and cameras that something is done to at present, and until when something was done to others.
     hurt: Mutex<HashSet<String>>,
+    healed: Mutex<HashMap<String, Instant>>,
 }
+
+/// For so long after a fault what becomes of it may still show.
+const SHOWS: Duration = Duration::from_secs(3);
 
 /// Marks a worker or camera as being hurt, until dropped.
 pub struct Hurting<'a> {
@@ -53,8 +57,10 @@ pub struct Hurting<'a> {
 impl Drop for Hurting<'_> {
     fn drop(&mut self) {
         let mut hurt = self.stage.hurt.lock().unwrap();
+        let mut healed = self.stage.healed.lock().unwrap();
         for name in &self.names {
             hurt.remove(name);
+            healed.insert(name.clone(), Instant::now());
         }
     }
 }
@@ -86,6 +92,7 @@ impl Stage {
             end: begun + lasting,
             calm: RwLock::new(()),
             hurt: Mutex::default(),
+            healed: Mutex::default(),
         }
     }
 
@@ -109,9 +116,11 @@ impl Stage {
         Some(Hurting { stage: self, names: names.iter().map(|name| (*name).to_owned()).collect() })
     }
 
-    /// Something is being done to it.
+    /// Something is being done to it, or was a moment ago.
     pub fn is_hurt(&self, name: &str) -> bool {
-        self.hurt.lock().unwrap().contains(name)
+        let hurt = self.hurt.lock().unwrap();
+        let healed = self.healed.lock().unwrap();
+        hurt.contains(name) || healed.get(name).is_some_and(|at| at.elapsed() < SHOWS)
     }
 
     /// The service's status, if it answers.
@@ -178,7 +187,9 @@ fn is_live(camera: &CameraStatus) -> bool {
 
 /// Who is not well.
 fn ailing(status: &Status) -> Vec<String> {
-    let is_well = |w: &&WorkerStatus| w.state == WorkerState::Running && service::has_progressed(w);
+    // An inference process may have nothing to do.
+    let works = |w: &WorkerStatus| w.role == Role::Infer || service::has_progressed(w);
+    let is_well = |w: &&WorkerStatus| w.state == WorkerState::Running && works(w);
     let workers = status.workers.iter().filter(|w| !is_well(w));
     let workers = workers.map(|w| format!("{} {:?} ({:?})", w.name, w.state, w.last_exit));
     let cameras = status.cameras.iter().filter(|c| !is_live(c));

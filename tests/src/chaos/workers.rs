@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -22,6 +23,10 @@ use crate::{processes::Process, service::has_progressed};
 /// A worker that has been ready for longer than `supervision.healthy_after_s` is restarted like one that fails for the
 /// first time.
 const HEALTHY: f64 = 2.0;
+/// An inference process that has work has done some of it within this.
+const AT_WORK: f64 = 1.0;
+/// How long the first work of a new inference process is waited for: it may be that there is none for it.
+const IDLE: Duration = Duration::from_secs(10);
 /// What is done to a capture process may cost what it had heard and not told yet.
 const UNTOLD: Duration = Duration::from_millis(500);
 /// From SIGSTOP to the death of a worker that hangs: the longest deadline (10 s), a second more, and patience for a
@@ -44,15 +49,17 @@ pub fn hurt_role(stage: &Stage, role: Role, mut random: fastrand::Rng) {
             .iter()
             .filter(|w| w.role == role && w.state == WorkerState::Running && has_progressed(w))
             .filter(|w| w.uptime_s > HEALTHY)
+            // An inference process that the others leave nothing to do owes nothing, and is not missed.
+            .filter(|w| role != Role::Infer || w.progress_age_s.is_some_and(|age| age < AT_WORK))
             .collect();
         random.shuffle(&mut fit);
         let claimed = fit.into_iter().find_map(|w| {
             let names = [Some(w.name.as_str()), camera_of(&w.name)];
             let names: Vec<&str> = names.into_iter().flatten().collect();
-            Some((w.name.clone(), Process::of(w.pid?)?, stage.hurt(&names)?))
+            Some((w.name.clone(), w.restarts, Process::of(w.pid?)?, stage.hurt(&names)?))
         });
-        if let Some((name, process, _hurting)) = claimed {
-            Strike { stage, role, name, begun: Instant::now() }.carry_out(
+        if let Some((name, restarts, process, _hurting)) = claimed {
+            Strike { stage, role, name, restarts, begun: Instant::now() }.carry_out(
                 Blow::draw(role, &mut random),
                 process,
                 &mut random,
@@ -66,6 +73,8 @@ struct Strike<'a> {
     stage: &'a Stage,
     role: Role,
     name: String,
+    /// Restarts before it.
+    restarts: u64,
     begun: Instant,
 }
 
@@ -96,7 +105,7 @@ impl Strike<'_> {
         let camera = camera_of(&self.name).and_then(|name| self.stage.names.iter().position(|n| n == name));
         let deaf = camera.map(|camera| self.stage.ledger.deaf(camera, UNTOLD, &blow.name()));
         let mut entry = self.entry(blow);
-        match self.kill(blow, process, &mut entry).and_then(|old| self.recovers(old, &mut entry)) {
+        match self.kill(blow, process, &mut entry).and_then(|deaths| self.recovers(deaths, &mut entry)) {
             Ok(()) => self.note(entry),
             Err(what) => {
                 self.broken(blow, what);
@@ -112,13 +121,13 @@ impl Strike<'_> {
         }
     }
 
-    /// Brings the blow about, up to the death of the process that has to be replaced.
-    fn kill(&self, blow: Blow, process: Process, entry: &mut Entry) -> Result<Process, &'static str> {
+    /// Brings the blow about, up to the death of the process that has to be replaced; returns how many have died.
+    fn kill(&self, blow: Blow, process: Process, entry: &mut Entry) -> Result<u64, &'static str> {
         match blow {
             Blow::Kill => {
                 process.signal(Signal::SIGKILL);
                 dead(process, RECOVERY).ok_or("SIGKILL does not kill it")?;
-                Ok(process)
+                Ok(1)
             }
             Blow::Segfault => {
                 let end = Instant::now() + RECOVERY;
@@ -126,7 +135,7 @@ impl Strike<'_> {
                     sleep(LOOK);
                 }
                 dead(process, Duration::ZERO).ok_or("SIGSEGV does not kill it")?;
-                Ok(process)
+                Ok(1)
             }
             Blow::Stop => {
                 let start = Instant::now();
@@ -134,7 +143,7 @@ impl Strike<'_> {
                 let found = dead(process, FOUND);
                 entry.killed_ms = Some(ms(start));
                 match found {
-                    Some(()) => Ok(process),
+                    Some(()) => Ok(1),
                     None => {
                         process.signal(Signal::SIGCONT);
                         Err("it hangs and is not killed")
@@ -149,41 +158,50 @@ impl Strike<'_> {
                 let impostor = self.impostor(process, &order);
                 // Whatever happens: it is not to meet another one.
                 let _ = fs::remove_file(&order);
-                let impostor = impostor.ok_or("nothing was started in its place")?;
-                let start = Instant::now();
-                dead(impostor, FOUND).ok_or("the hostile one is left alive")?;
-                entry.killed_ms = Some(ms(start));
-                Ok(impostor)
+                // It may be dead before it is seen.
+                if let Some(impostor) = impostor.ok_or("nothing was started in its place")? {
+                    let start = Instant::now();
+                    dead(impostor, FOUND).ok_or("the hostile one is left alive")?;
+                    entry.killed_ms = Some(ms(start));
+                }
+                Ok(2)
             }
-            Blow::Pause => Ok(process),
+            Blow::Pause => Ok(1),
         }
     }
 
-    /// The hostile process that took the order.
-    fn impostor(&self, old: Process, order: &std::path::Path) -> Option<Process> {
+    /// The hostile process that took the order, if it still lives.
+    fn impostor(&self, old: Process, order: &Path) -> Option<Option<Process>> {
         self.stage.watch(RECOVERY, |status| {
-            let pid = worker(status, &self.name)?.pid.filter(|pid| *pid != old.pid)?;
+            let found = worker(status, &self.name)?;
             if order.exists() {
                 return None;
             }
-            // One that is dead already is as good.
-            Some(Process::of(pid).unwrap_or(old))
+            match found.restarts.saturating_sub(self.restarts) {
+                0 => None,
+                1 => found.pid.filter(|pid| *pid != old.pid).map(Process::of),
+                _ => Some(None),
+            }
         })
     }
 
-    /// Waits for the replacement of a process that is dead.
-    fn recovers(&self, old: Process, entry: &mut Entry) -> Result<(), &'static str> {
+    /// Waits until a worker works again after so many deaths, the last of which was just seen.
+    fn recovers(&self, deaths: u64, entry: &mut Entry) -> Result<(), &'static str> {
         let start = Instant::now();
         let other = |status: &Status| {
             let found = worker(status, &self.name)?;
-            let new = found.pid.is_some_and(|pid| pid != old.pid) && found.state == WorkerState::Running;
+            let new = found.restarts >= self.restarts + deaths && found.state == WorkerState::Running;
             new.then(|| found.clone())
         };
         self.stage.watch(RECOVERY, other).ok_or("it is not replaced")?;
         entry.running_ms = Some(ms(start));
         let working = |status: &Status| other(status).filter(has_progressed);
-        self.stage.watch(RECOVERY, working).ok_or("its replacement does not work")?;
-        entry.working_ms = Some(ms(start));
+        let infer = self.role == Role::Infer;
+        match self.stage.watch(if infer { IDLE } else { RECOVERY }, working) {
+            Some(_) => entry.working_ms = Some(ms(start)),
+            None if infer => {}
+            None => return Err("its replacement does not work"),
+        }
         if entry.kind.ends_with("eat-memory")
             && let Some(exit) = self.stage.status().and_then(|s| worker(&s, &self.name)?.last_exit.clone())
             && exit == "exit status 77"

@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> bool {
         lasting: seconds(args.minutes * 60.0),
         cameras: args.cameras as usize,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
-        disaster_every: Duration::from_secs(60),
+        disaster_every: Duration::from_secs(40),
         standstill: args.standstill.map(seconds),
         worker_memory_mb: 1024,
     };
