@@ -1,7 +1,9 @@
 //! The ledger: what was played before which camera and when it could be heard, held against what the receiver got.
 //!
-//! A bout of crying is *owed* when [`HEARABLE`] of it in one piece were played while its camera could be heard. A camera
-//! is *deaf*, and what is played then is not owed, only
+//! A bout of crying is *owed* when its first [`HEARABLE`] and [`LEAD`] before it were played while its camera could be
+//! heard. One of which as much could be heard, but only from its midst on, is counted apart: a detector that begins to
+//! listen while it cries has nothing to hold the crying against, and often, but not always, tells it for what it is. A
+//! camera is *deaf*, and what is played then is not owed, only
 //! - from half a second before something is done to the camera, or to its capture process, that ends its audio (what it
 //!   had heard and not yet told dies with it), until new windows of it arrive;
 //! - from a second before the supervisor is killed (windows in flight die with it) until new windows arrive;
@@ -26,8 +28,10 @@ use crate::receiver::Request;
 pub const BOUT: Duration = Duration::from_secs(8);
 /// At the least so much quiet between two bouts of one camera, so that nobody takes one for the other.
 pub const QUIET: Duration = Duration::from_secs(14);
-/// So much of a bout in one piece must be announced.
+/// A bout of which so much was heard, from its beginning on, must be announced.
 pub const HEARABLE: Duration = Duration::from_secs(4);
+/// And so much of the quiet before it.
+const LEAD: Duration = Duration::from_secs(2);
 /// What the onset of an announced event may lie before or after the times at which its bout was played.
 const SLACK_US: i64 = 5_000_000;
 /// Around a bout in which a deaf camera may split it in two events: until an end is decided.
@@ -74,6 +78,9 @@ pub struct Verdict {
     pub bouts: usize,
     /// Of these, those that had to be announced.
     pub owed: usize,
+    /// Those that were heard for long enough, but from their midst on, and how many of them were announced.
+    pub from_the_midst: usize,
+    pub from_the_midst_announced: usize,
     /// Of those that did not have to be, how many were all the same, and why they did not have to be.
     pub not_owed: usize,
     pub not_owed_but_announced: usize,
@@ -148,8 +155,13 @@ impl Ledger {
             let name = &names[bout.camera];
             let found: Vec<&Event> = events.of_bout(name, bout);
             asked.extend(found.iter().map(|e| e.id.as_str()));
-            let (hearable, why) = pages.hearable(bout);
+            let (hearable, longest, why) = pages.hearable(bout);
             if hearable < HEARABLE {
+                if longest >= HEARABLE {
+                    verdict.from_the_midst += 1;
+                    verdict.from_the_midst_announced += usize::from(!found.is_empty());
+                    continue;
+                }
                 verdict.not_owed += 1;
                 verdict.not_owed_but_announced += usize::from(!found.is_empty());
                 *verdict.why_not_owed.entry(why.unwrap_or_default()).or_default() += 1;
@@ -194,22 +206,27 @@ impl Ledger {
 }
 
 impl Pages {
-    /// The longest piece of a bout in which its camera could be heard, and what was in the way.
-    fn hearable(&self, bout: &Bout) -> (Duration, Option<String>) {
-        let Some((to, _)) = bout.to else { return (Duration::ZERO, Some("not over yet".into())) };
-        let mut pieces = vec![(bout.from, to)];
+    /// The piece of a bout from its beginning on in which its camera could be heard, none where it could not be just
+    /// before; the longest piece of all; and what was in the way.
+    fn hearable(&self, bout: &Bout) -> (Duration, Duration, Option<String>) {
+        let Some((to, _)) = bout.to else {
+            return (Duration::ZERO, Duration::ZERO, Some("not over yet".into()));
+        };
+        let begin = bout.from.checked_sub(LEAD).unwrap_or(bout.from);
+        let mut pieces = vec![(begin, to)];
         let mut why = None;
         for deaf in self.deaf.iter().filter(|d| d.camera == bout.camera) {
             let end = deaf.to.unwrap_or(to + AROUND);
-            if deaf.from >= to || end <= bout.from {
+            if deaf.from >= to || end <= begin {
                 continue;
             }
             why.get_or_insert_with(|| deaf.why.clone());
             let split = |(from, to): (Instant, Instant)| [(from, to.min(deaf.from)), (from.max(end), to)];
             pieces = pieces.into_iter().flat_map(split).filter(|(from, to)| from < to).collect();
         }
-        let longest = pieces.iter().map(|(from, to)| *to - *from).max().unwrap_or_default();
-        (longest, why)
+        let of_bout = |(from, to): &(Instant, Instant)| to.saturating_duration_since(bout.from.max(*from));
+        let whole = pieces.iter().find(|(from, _)| *from == begin).map(of_bout).unwrap_or_default();
+        (whole, pieces.iter().map(of_bout).max().unwrap_or_default(), why)
     }
 
     fn disturbed(&self, bout: &Bout) -> bool {
@@ -402,10 +419,18 @@ mod tests {
             let number = ledger.deaf(0, before, "SIGKILL");
             ledger.hears_again(number);
             let verdict = ledger.judge(&names(), &[]);
-            (verdict.owed, verdict.why_not_owed.get("SIGKILL").copied().unwrap_or(0))
+            (verdict.owed, verdict.from_the_midst, verdict.why_not_owed.get("SIGKILL").copied().unwrap_or(0))
         };
-        assert_eq!(missed(Duration::from_secs(7)), (0, 1));
-        assert_eq!(missed(Duration::from_secs(3)), (1, 0));
+        assert_eq!(missed(Duration::from_secs(7)), (0, 0, 1));
+        assert_eq!(missed(Duration::from_secs(3)), (1, 0, 0));
+        let (ledger, _) = one_bout();
+        {
+            let deaf = ledger.deaf(0, BOUT + Duration::from_secs(1), "SIGKILL");
+            let early = Instant::now() - Duration::from_secs(6);
+            ledger.pages.lock().unwrap().deaf[deaf].to = Some(early);
+        }
+        let verdict = ledger.judge(&names(), &[]);
+        assert_eq!((verdict.owed, verdict.from_the_midst), (0, 1), "it is heard from the midst on");
         let (ledger, _) = one_bout();
         ledger.deaf(1, BOUT, "another camera");
         assert_eq!(ledger.judge(&names(), &[]).owed, 1);

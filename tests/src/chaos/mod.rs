@@ -10,6 +10,7 @@ mod baby;
 mod disasters;
 mod disk;
 mod fault;
+mod impostors;
 mod ledger;
 mod outside;
 mod report;
@@ -20,8 +21,6 @@ mod workers;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -33,13 +32,14 @@ use crate::{
     processes::Process,
     receiver::Receiver,
     rtsp_camera::{Codec, RtspCamera},
-    service::{Service, binary, camera, config},
+    service::{Service, camera, config},
     temp_dir::TempDir,
     wait,
 };
 use baby::{Baton, Phase};
 use disk::Disk;
 use fault::Disaster;
+pub use impostors::Impostors;
 pub use report::{Entry, Report};
 use stage::{RECOVERY, ROLES, Stage};
 use vitals::{Life, Vitals};
@@ -66,24 +66,6 @@ pub struct Options {
     pub worker_memory_mb: u64,
 }
 
-/// `nursery-worker`, but where a file of the role's name lies in `mischief` a hostile one in the mode that stands in it.
-fn wrapper(dir: &Path, mischief: &Path) -> PathBuf {
-    let path = dir.join("nursery-worker");
-    let script = format!(
-        "#!/bin/sh\norder='{}'/$1\nif [ -e \"$order\" ] && mode=$(cat \"$order\") && rm \"$order\"; then\n\
-         exec '{}' \"$mode\" \"$1\"\nfi\nexec '{}' \"$@\"\n",
-        mischief.display(),
-        binary("hostile-worker").display(),
-        binary("nursery-worker").display()
-    );
-    // Another process writes it: a descriptor of ours that is open for writing could be inherited by what another
-    // test is just starting, and the script would be busy then.
-    let mut writer = Command::new("/bin/sh");
-    writer.args(["-c", r#"printf %s "$1" > "$0" && chmod 755 "$0""#]).arg(&path).arg(script);
-    assert!(wait::output(&mut writer, Duration::from_secs(30)).status.success());
-    path
-}
-
 fn configuration(options: &Options, names: &[String], cameras: &[RtspCamera], receiver: &Receiver) -> Value {
     let list = names.iter().zip(cameras).map(|(name, device)| camera(name, device.url()));
     let mut config = config(list, [receiver.alert()]);
@@ -106,22 +88,19 @@ pub fn run(options: &Options) -> Report {
     let config = configuration(options, &names, &cameras, &receiver);
 
     let dir = TempDir::new();
-    let (state, mischief) = (dir.join("state"), dir.join("mischief"));
+    let (state, impostors) = (dir.join("state"), Impostors::new(dir.path()));
     fs::create_dir(&state).expect("make the state directory");
-    fs::create_dir(&mischief).expect("make a directory");
-    let worker = wrapper(dir.path(), &mischief);
     let mut notes = Vec::new();
     let disk = Disk::mount(&state)
         .inspect_err(|e| {
             notes.push(format!("no faults of the disk: it cannot have one of its own here ({e})"))
         })
         .ok();
-    // Dropped before the disk below it.
-    let mut service = Service::start_in(dir, &config, &worker);
+    let mut service = Service::start_in(dir, &config, impostors.worker());
     service.wait_live(&names.iter().map(String::as_str).collect::<Vec<_>>());
 
     let (socket, supervisor) = (service.socket(), service.process());
-    let stage = Stage::new(names, cameras, receiver, mischief, socket, supervisor, options.lasting);
+    let stage = Stage::new(names, cameras, receiver, impostors, socket, supervisor, options.lasting);
     let mut run = Run {
         options,
         stage: &stage,
@@ -166,10 +145,13 @@ pub fn run(options: &Options) -> Report {
     run.bury();
     let lives = std::mem::take(&mut run.lives);
     let postmortems = fs::read_dir(state.join(DIRECTORY)).map_or(0, Iterator::count);
+    let stored = fs::read_dir(&state).into_iter().flatten().flatten();
+    let damaged = stored.filter(|file| file.file_name().to_string_lossy().contains("damaged")).count();
     let seconds = stage.begun.elapsed().as_secs_f64();
     if !service.stop().status.success() {
         stage.violations.add("the service did not stop as it should".into());
     }
+    // Before the disk below it.
     drop(service);
     drop(disk);
 
@@ -178,6 +160,9 @@ pub fn run(options: &Options) -> Report {
     violations.extend(ledger.lost.iter().map(|what| format!("lost: {what}")));
     violations.extend(ledger.wrong.iter().cloned());
     violations.extend(lives.iter().flat_map(|life| life.growth(options.cameras)));
+    if damaged > 0 {
+        violations.push(format!("the store was taken for damaged {damaged} times"));
+    }
     if postmortems > MAX_FILES {
         violations.push(format!("{postmortems} post-mortems, at most {MAX_FILES} are kept"));
     }

@@ -23,6 +23,8 @@ pub struct Entry {
     pub role: Option<Role>,
     /// From the fault to the death of a process that does not die of it at once.
     pub killed_ms: Option<f64>,
+    /// From a missed deadline to the death that follows, as the post-mortem has it.
+    pub overrun_ms: Option<f64>,
     /// From a death until its replacement runs, and until that has done its first work.
     pub running_ms: Option<f64>,
     pub working_ms: Option<f64>,
@@ -106,8 +108,9 @@ impl Report {
     }
 
     fn figures(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let columns: [Column; 4] = [
+        let columns: [Column; 5] = [
             ("fault to death", |e| e.killed_ms),
+            ("deadline to death", |e| e.overrun_ms),
             ("death to running", |e| e.running_ms),
             ("death to first work", |e| e.working_ms),
             ("end of fault to all well", |e| e.back_ms),
@@ -145,6 +148,11 @@ impl Display for Report {
             f,
             "\n{} bouts of crying, {} of them owed; {} not (deaf camera), of which {} were announced all the same",
             v.bouts, v.owed, v.not_owed, v.not_owed_but_announced
+        )?;
+        writeln!(
+            f,
+            "{} more were heard from their midst on, of which {} were announced",
+            v.from_the_midst, v.from_the_midst_announced
         )?;
         for (why, count) in &v.why_not_owed {
             writeln!(f, "{count:>6}  {why}")?;

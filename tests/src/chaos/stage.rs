@@ -14,6 +14,7 @@ use nursery_shared::{
 };
 
 use super::{
+    Impostors,
     ledger::Ledger,
     report::{Entry, Violations},
 };
@@ -31,8 +32,7 @@ pub struct Stage {
     pub ledger: Ledger,
     pub entries: Mutex<Vec<Entry>>,
     pub violations: Violations,
-    /// A file of a role's name in here makes the next process of that role a hostile one.
-    pub mischief: PathBuf,
+    pub impostors: Impostors,
     pub socket: PathBuf,
     pub supervisor: Mutex<Process>,
     pub begun: Instant,
@@ -72,7 +72,7 @@ impl Stage {
         names: Vec<String>,
         cameras: Vec<RtspCamera>,
         receiver: Receiver,
-        mischief: PathBuf,
+        impostors: Impostors,
         socket: PathBuf,
         supervisor: Process,
         lasting: Duration,
@@ -85,7 +85,7 @@ impl Stage {
             ledger: Ledger::default(),
             entries: Mutex::default(),
             violations: Violations::default(),
-            mischief,
+            impostors,
             socket,
             supervisor: Mutex::new(supervisor),
             begun,

@@ -1,16 +1,16 @@
 //! What is done to worker processes, and how soon they work again.
 
 use std::{
-    fs,
-    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
 use nursery_shared::{
+    control::{Reply, Request},
     message::Role,
     status::{Status, WorkerState},
+    timestamp,
 };
 
 use super::{
@@ -18,7 +18,10 @@ use super::{
     report::Entry,
     stage::{RECOVERY, Stage, camera_of, worker},
 };
-use crate::{processes::Process, service::has_progressed};
+use crate::{
+    processes::Process,
+    service::{self, has_progressed},
+};
 
 /// A worker that has been ready for longer than `supervision.healthy_after_s` is restarted like one that fails for the
 /// first time.
@@ -143,7 +146,10 @@ impl Strike<'_> {
                 let found = dead(process, FOUND);
                 entry.killed_ms = Some(ms(start));
                 match found {
-                    Some(()) => Ok(1),
+                    Some(()) => {
+                        entry.overrun_ms = self.overrun();
+                        Ok(1)
+                    }
                     None => {
                         process.signal(Signal::SIGCONT);
                         Err("it hangs and is not killed")
@@ -151,13 +157,13 @@ impl Strike<'_> {
                 }
             }
             Blow::Impostor(mode) => {
-                let order = self.stage.mischief.join(self.role.as_str());
-                fs::write(&order, mode).expect("write the order");
+                let impostors = &self.stage.impostors;
+                impostors.order(self.role, mode);
                 process.signal(Signal::SIGKILL);
                 dead(process, RECOVERY).ok_or("SIGKILL does not kill it")?;
-                let impostor = self.impostor(process, &order);
-                // Whatever happens: it is not to meet another one.
-                let _ = fs::remove_file(&order);
+                let impostor = self.impostor(process);
+                // Whatever happens: no other fault is to meet one.
+                impostors.cancel(self.role);
                 // It may be dead before it is seen.
                 if let Some(impostor) = impostor.ok_or("nothing was started in its place")? {
                     let start = Instant::now();
@@ -170,11 +176,37 @@ impl Strike<'_> {
         }
     }
 
+    /// By how much more than its deadline the process that was just killed had been silent.
+    fn overrun(&self) -> Option<f64> {
+        let silent = self.stage.watch(IDLE, |_| {
+            let ask = |request: &Request| service::ask(&self.stage.socket, request).ok();
+            let Reply::Postmortems { kept, .. } = ask(&Request::Postmortems {})? else { return None };
+            let newest =
+                kept.into_iter().filter(|s| s.worker == self.name).max_by(|a, b| a.time.cmp(&b.time))?;
+            // An earlier one of the same worker: this one is not written yet.
+            let at_us = timestamp::parse_since(&newest.time).ok()?;
+            let since = Duration::from_micros(timestamp::now_us().saturating_sub(at_us).unsigned_abs());
+            if since > self.begun.elapsed() {
+                return None;
+            }
+            match ask(&Request::Postmortem { id: newest.id })? {
+                Reply::Postmortem { postmortem } => Some(postmortem.silent_s),
+                _ => None,
+            }
+        })?;
+        let deadline = match self.role {
+            Role::Capture => 5.0,
+            Role::Infer => 4.0,
+            Role::Sink => 10.0,
+        };
+        Some((silent - deadline) * 1000.0)
+    }
+
     /// The hostile process that took the order, if it still lives.
-    fn impostor(&self, old: Process, order: &Path) -> Option<Option<Process>> {
+    fn impostor(&self, old: Process) -> Option<Option<Process>> {
         self.stage.watch(RECOVERY, |status| {
             let found = worker(status, &self.name)?;
-            if order.exists() {
+            if !self.stage.impostors.is_taken(self.role) {
                 return None;
             }
             match found.restarts.saturating_sub(self.restarts) {
