@@ -703,7 +703,7 @@ fn a_new_capture_process_goes_on_with_what_the_model_remembers_of_the_camera() {
     world.score("infer:0");
     assert_eq!(
         (world.batch("infer:0").unwrap().1, world.state_sent("infer:0")),
-        (vec![2], remembered(&[0, 1]))
+        (vec![2], &remembered(&[0, 1])[..])
     );
 }
 

@@ -67,7 +67,6 @@ impl Drop for Hurting<'_> {
 
 impl Stage {
     /// A stage without anything done to anybody yet.
-    #[expect(clippy::too_many_arguments, reason = "called in one place, which has made each of them")]
     pub fn new(
         names: Vec<String>,
         cameras: Vec<RtspCamera>,

@@ -254,7 +254,7 @@ impl Strike<'_> {
         let before = self.stage.status().and_then(|s| Some(worker(&s, &self.name)?.progress));
         let goes_on = self.stage.watch(RECOVERY, |status| {
             let found = worker(status, &self.name)?;
-            (found.pid != Some(process.pid) || Some(found.progress) > before).then(|| found.pid)
+            (found.pid != Some(process.pid) || Some(found.progress) > before).then_some(found.pid)
         });
         let mut entry = self.entry(Blow::Pause);
         entry.working_ms = Some(ms(start + stood));
