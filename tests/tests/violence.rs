@@ -5,7 +5,11 @@
 use std::{fs, time::Duration};
 
 use nix::sys::signal::Signal;
-use nursery_shared::{message::Role, postmortem::Summary, status::Status};
+use nursery_shared::{
+    message::Role,
+    postmortem::Summary,
+    status::{Status, WorkerState},
+};
 use nursery_tests::{
     chaos::{self, Impostors, Options},
     processes::Process,
@@ -35,7 +39,8 @@ fn replace(impostors: &Impostors, service: &Service, name: &str, mode: &str) -> 
     impostors.order(before.role, mode);
     assert!(service.process_of(name).signal(Signal::SIGKILL));
     let status = service.wait_for(&format!("{name} after {mode}"), |status| {
-        let over = find_worker(status, name).restarts >= before.restarts + 2;
+        let worker = find_worker(status, name);
+        let over = worker.restarts >= before.restarts + 2 && worker.state == WorkerState::Running;
         over.then(|| status.clone())
     });
     assert!(impostors.is_taken(before.role));
@@ -117,7 +122,7 @@ fn broken_frames_and_lies_cost_their_sender_its_life_and_nobody_elses() {
 fn under_violence_every_cry_that_could_be_heard_is_announced_and_the_supervisor_does_not_grow() {
     let report = chaos::run(&Options {
         lasting: Duration::from_secs(80),
-        cameras: 4,
+        cameras: 6,
         // `VIOLENCE_SEED=N` repeats another run.
         seed: std::env::var("VIOLENCE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1),
         disaster_every: Duration::from_secs(14),

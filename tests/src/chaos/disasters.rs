@@ -74,7 +74,7 @@ fn kill_sink(stage: &Stage) {
 
 fn supervisor_killed(stage: &Stage, service: &mut Service) -> Instant {
     let deaf: Vec<usize> = (0..stage.cameras.len())
-        .map(|camera| stage.ledger.deaf(camera, IN_FLIGHT, "supervisor: SIGKILL"))
+        .map(|camera| stage.ledger.deaf(camera, IN_FLIGHT, true, "supervisor: SIGKILL"))
         .collect();
     // Sees to it that nobody outlives it.
     service.kill();

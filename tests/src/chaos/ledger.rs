@@ -1,9 +1,10 @@
 //! The ledger: what was played before which camera and when it could be heard, held against what the receiver got.
 //!
-//! A bout of crying is *owed* when its first [`HEARABLE`] and [`LEAD`] before it were played while its camera could be
-//! heard. One of which as much could be heard, but only from its midst on, is counted apart: a detector that begins to
-//! listen while it cries has nothing to hold the crying against, and often, but not always, tells it for what it is. A
-//! camera is *deaf*, and what is played then is not owed, only
+//! A bout of crying is *owed* when [`HEARABLE`] of it in one piece were played while its camera could be heard. One that
+//! could be heard for as long, but only from its midst on and by a model that has forgotten the room (after the death of
+//! the supervisor, or half a minute) or has heard noise in its place, is counted apart: it has nothing to hold the crying
+//! against, and often, but not always, tells it for what it is. A camera is *deaf*, and what is played then is not owed,
+//! only
 //! - from half a second before something is done to the camera, or to its capture process, that ends its audio (what it
 //!   had heard and not yet told dies with it), until new windows of it arrive;
 //! - from a second before the supervisor is killed (windows in flight die with it) until new windows arrive;
@@ -28,10 +29,12 @@ use crate::receiver::Request;
 pub const BOUT: Duration = Duration::from_secs(8);
 /// At the least so much quiet between two bouts of one camera, so that nobody takes one for the other.
 pub const QUIET: Duration = Duration::from_secs(14);
-/// A bout of which so much was heard, from its beginning on, must be announced.
+/// A bout of which so much was heard in one piece must be announced.
 pub const HEARABLE: Duration = Duration::from_secs(4);
-/// And so much of the quiet before it.
+/// So much of the quiet before a bout tells a model that knows nothing what the room is like.
 const LEAD: Duration = Duration::from_secs(2);
+/// After this long a model is not given what it remembered of a camera any more; less than the 30 s that it is.
+const FORGETS: Duration = Duration::from_secs(25);
 /// What the onset of an announced event may lie before or after the times at which its bout was played.
 const SLACK_US: i64 = 5_000_000;
 /// Around a bout in which a deaf camera may split it in two events: until an end is decided.
@@ -49,6 +52,8 @@ struct Deaf {
     from: Instant,
     to: Option<Instant>,
     why: String,
+    /// What was known of the room is forgotten with it, or spoilt by what is heard instead.
+    forgets: bool,
 }
 
 /// A camera that sent nothing for longer than it may.
@@ -78,7 +83,8 @@ pub struct Verdict {
     pub bouts: usize,
     /// Of these, those that had to be announced.
     pub owed: usize,
-    /// Those that were heard for long enough, but from their midst on, and how many of them were announced.
+    /// Those that were heard for long enough, but from their midst on and by a model that knew nothing of the room, and
+    /// how many of them were announced.
     pub from_the_midst: usize,
     pub from_the_midst_announced: usize,
     /// Of those that did not have to be, how many were all the same, and why they did not have to be.
@@ -120,10 +126,11 @@ impl Ledger {
     }
 
     /// A camera cannot be heard from so long ago on; returns a number for [`hears_again`](Self::hears_again).
-    pub fn deaf(&self, camera: usize, before: Duration, why: &str) -> usize {
+    /// `forgets`: afterwards nothing is known of the room, or what is known is wrong.
+    pub fn deaf(&self, camera: usize, before: Duration, forgets: bool, why: &str) -> usize {
         let mut pages = self.pages.lock().unwrap();
         let from = Instant::now().checked_sub(before).unwrap_or_else(Instant::now);
-        pages.deaf.push(Deaf { camera, from, to: None, why: why.to_owned() });
+        pages.deaf.push(Deaf { camera, from, to: None, why: why.to_owned(), forgets });
         pages.deaf.len() - 1
     }
 
@@ -206,14 +213,14 @@ impl Ledger {
 }
 
 impl Pages {
-    /// The piece of a bout from its beginning on in which its camera could be heard, none where it could not be just
-    /// before; the longest piece of all; and what was in the way.
+    /// The longest piece of a bout in which its camera could be heard by a model that knew the room; the longest piece
+    /// of all; and what was in the way.
     fn hearable(&self, bout: &Bout) -> (Duration, Duration, Option<String>) {
         let Some((to, _)) = bout.to else {
             return (Duration::ZERO, Duration::ZERO, Some("not over yet".into()));
         };
         let begin = bout.from.checked_sub(LEAD).unwrap_or(bout.from);
-        let mut pieces = vec![(begin, to)];
+        let mut pieces = vec![(begin, to, true)];
         let mut why = None;
         for deaf in self.deaf.iter().filter(|d| d.camera == bout.camera) {
             let end = deaf.to.unwrap_or(to + AROUND);
@@ -221,12 +228,19 @@ impl Pages {
                 continue;
             }
             why.get_or_insert_with(|| deaf.why.clone());
-            let split = |(from, to): (Instant, Instant)| [(from, to.min(deaf.from)), (from.max(end), to)];
-            pieces = pieces.into_iter().flat_map(split).filter(|(from, to)| from < to).collect();
+            let forgets = deaf.forgets || end - deaf.from > FORGETS;
+            let split = |(from, to, knows): (Instant, Instant, bool)| {
+                // What follows it is heard without knowledge, until there was a quiet room.
+                [(from, to.min(deaf.from), knows), (from.max(end), to, knows && !(forgets && to > end))]
+            };
+            pieces = pieces.into_iter().flat_map(split).filter(|(from, to, _)| from < to).collect();
         }
-        let of_bout = |(from, to): &(Instant, Instant)| to.saturating_duration_since(bout.from.max(*from));
-        let whole = pieces.iter().find(|(from, _)| *from == begin).map(of_bout).unwrap_or_default();
-        (whole, pieces.iter().map(of_bout).max().unwrap_or_default(), why)
+        let of_bout = |from: &Instant, to: &Instant| to.saturating_duration_since(bout.from.max(*from));
+        let longest = |known: bool| {
+            let pieces = pieces.iter().filter(|(.., knows)| *knows || !known);
+            pieces.map(|(from, to, _)| of_bout(from, to)).max().unwrap_or_default()
+        };
+        (longest(true), longest(false), why)
     }
 
     fn disturbed(&self, bout: &Bout) -> bool {
@@ -416,23 +430,23 @@ mod tests {
     fn what_a_deaf_camera_missed_is_not_owed_and_what_it_could_hear_for_long_enough_is() {
         let missed = |before: Duration| {
             let (ledger, _) = one_bout();
-            let number = ledger.deaf(0, before, "SIGKILL");
+            let number = ledger.deaf(0, before, false, "SIGKILL");
             ledger.hears_again(number);
             let verdict = ledger.judge(&names(), &[]);
             (verdict.owed, verdict.from_the_midst, verdict.why_not_owed.get("SIGKILL").copied().unwrap_or(0))
         };
         assert_eq!(missed(Duration::from_secs(7)), (0, 0, 1));
         assert_eq!(missed(Duration::from_secs(3)), (1, 0, 0));
-        let (ledger, _) = one_bout();
-        {
-            let deaf = ledger.deaf(0, BOUT + Duration::from_secs(1), "SIGKILL");
+        for (forgets, expected) in [(false, (1, 0)), (true, (0, 1))] {
+            let (ledger, _) = one_bout();
+            let deaf = ledger.deaf(0, BOUT + Duration::from_secs(1), forgets, "SIGKILL");
             let early = Instant::now() - Duration::from_secs(6);
             ledger.pages.lock().unwrap().deaf[deaf].to = Some(early);
+            let verdict = ledger.judge(&names(), &[]);
+            assert_eq!((verdict.owed, verdict.from_the_midst), expected, "it is heard from the midst on");
         }
-        let verdict = ledger.judge(&names(), &[]);
-        assert_eq!((verdict.owed, verdict.from_the_midst), (0, 1), "it is heard from the midst on");
         let (ledger, _) = one_bout();
-        ledger.deaf(1, BOUT, "another camera");
+        ledger.deaf(1, BOUT, false, "another camera");
         assert_eq!(ledger.judge(&names(), &[]).owed, 1);
     }
 }

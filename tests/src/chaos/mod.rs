@@ -160,6 +160,9 @@ pub fn run(options: &Options) -> Report {
     violations.extend(ledger.lost.iter().map(|what| format!("lost: {what}")));
     violations.extend(ledger.wrong.iter().cloned());
     violations.extend(lives.iter().flat_map(|life| life.growth(options.cameras)));
+    // On a host that gives a worker no time for seconds a deadline may pass without anybody's fault; nobody dies of that.
+    let innocent = extremes.unprovoked.iter().filter(|how| !how.contains("killed: hung"));
+    violations.extend(innocent.map(|who| format!("died although nothing was done to it: {who}")));
     if damaged > 0 {
         violations.push(format!("the store was taken for damaged {damaged} times"));
     }

@@ -49,7 +49,9 @@ pub fn trouble_cameras(stage: &Stage, mut random: fastrand::Rng) {
 fn one(stage: &Stage, camera: usize, trouble: Trouble, lasting: Duration, is_outage: bool) {
     let begun = Instant::now();
     let name = &stage.names[camera];
-    let deaf = stage.ledger.deaf(camera, UNTOLD, &trouble.name());
+    // Then it is not silence that is heard.
+    let noise = matches!(trouble, Trouble::Fault(Fault::CorruptMedia | Fault::GarbageStream));
+    let deaf = stage.ledger.deaf(camera, UNTOLD, noise, &trouble.name());
     let outage = is_outage.then(|| stage.ledger.outage_begins(camera));
     let device = &stage.cameras[camera];
     match trouble {

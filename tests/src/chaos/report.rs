@@ -151,7 +151,7 @@ impl Display for Report {
         )?;
         writeln!(
             f,
-            "{} more were heard from their midst on, of which {} were announced",
+            "{} more were heard from their midst on by a model that knew nothing of the room; {} of them were announced",
             v.from_the_midst, v.from_the_midst_announced
         )?;
         for (why, count) in &v.why_not_owed {

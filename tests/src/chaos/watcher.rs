@@ -87,7 +87,7 @@ impl Seen {
                 extremes.unprovoked.push(format!("{} ({:?})", worker.name, worker.last_exit));
                 let camera = camera_of(&worker.name).and_then(|n| stage.names.iter().position(|c| c == n));
                 if let Some(camera) = camera {
-                    let deaf = stage.ledger.deaf(camera, WAITED, "its process died by itself");
+                    let deaf = stage.ledger.deaf(camera, WAITED, false, "its process died by itself");
                     stage.wait_heard(camera, WAITED);
                     stage.ledger.hears_again(deaf);
                 }
@@ -98,7 +98,7 @@ impl Seen {
             let before = self.dropped.insert(name.clone(), camera.dropped).unwrap_or(0);
             if camera.dropped > before {
                 extremes.dropped += camera.dropped - before;
-                let deaf = stage.ledger.deaf(number, WAITED, "windows dropped, and counted");
+                let deaf = stage.ledger.deaf(number, WAITED, false, "windows dropped, and counted");
                 stage.ledger.hears_again(deaf);
             }
         }

@@ -106,7 +106,7 @@ impl Strike<'_> {
             return self.pause(process, random);
         }
         let camera = camera_of(&self.name).and_then(|name| self.stage.names.iter().position(|n| n == name));
-        let deaf = camera.map(|camera| self.stage.ledger.deaf(camera, UNTOLD, &blow.name()));
+        let deaf = camera.map(|camera| self.stage.ledger.deaf(camera, UNTOLD, false, &blow.name()));
         let mut entry = self.entry(blow);
         match self.kill(blow, process, &mut entry).and_then(|deaths| self.recovers(deaths, &mut entry)) {
             Ok(()) => self.note(entry),
