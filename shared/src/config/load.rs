@@ -468,6 +468,11 @@ mod tests {
                 "alerts[0].secret: expected base64",
             ),
             (r#"[{"name": "a", "source": "exec:ffmpeg 'x"}]"#.to_owned(), "cameras[0].source: the command"),
+            (
+                r#"{"cameras": [{"name":"a","source":"synthetic:cry"}], "supervision": {"worker_memory_mb": 64}}"#
+                    .to_owned(),
+                "supervision.worker_memory_mb: 64, expected a number of mebibytes from 128",
+            ),
         ];
         for (text, expected) in cases {
             let e = load(&text).expect_err(&text);
