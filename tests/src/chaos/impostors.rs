@@ -45,7 +45,9 @@ impl Impostors {
 
     /// The next process of this role is a hostile one in this mode.
     pub fn order(&self, role: Role, mode: &str) {
-        let (partial, whole) = (self.orders.join("partial"), self.orders.join(role.as_str()));
+        // Orders for two roles may be left at once.
+        let partial = self.orders.join(format!("{}.partial", role.as_str()));
+        let whole = self.orders.join(role.as_str());
         fs::write(&partial, mode).expect("write an order");
         fs::rename(partial, whole).expect("leave an order");
     }
