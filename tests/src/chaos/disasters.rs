@@ -18,6 +18,8 @@ use crate::{processes::Process, service::Service};
 
 /// What was heard and not stored yet dies with the supervisor.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// What waits for a supervisor that stands still no longer than this is not dropped.
+const KEPT: Duration = Duration::from_secs(5);
 /// After a standstill everybody who is going to be blamed is, within this: the longest deadline and an examination.
 const BLAMED: Duration = Duration::from_secs(12);
 
@@ -97,10 +99,22 @@ fn processes(stage: &Stage) -> BTreeMap<String, Option<u32>> {
 
 fn supervisor_stopped(stage: &Stage, service: &Service, time: Duration) -> Instant {
     let before = processes(stage);
+    // Capture processes keep what nobody takes from them, up to a bound; what is beyond it is dropped and counted.
+    let cameras = if time > KEPT { 0..stage.cameras.len() } else { 0..0 };
+    let deaf: Vec<(usize, usize)> = cameras
+        .map(|camera| {
+            (camera, stage.ledger.deaf(camera, Duration::ZERO, true, "supervisor: SIGSTOP for long"))
+        })
+        .collect();
     service.signal(Signal::SIGSTOP);
     sleep(time);
     service.signal(Signal::SIGCONT);
     let over = Instant::now();
+    for (camera, deaf) in deaf {
+        if stage.wait_heard(camera, RECOVERY) {
+            stage.ledger.hears_again(deaf);
+        }
+    }
     if stage.wait_well(RECOVERY).is_ok() {
         let well = Instant::now();
         // Whoever is blamed for the standstill, is blamed after its deadline.

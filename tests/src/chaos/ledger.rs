@@ -8,10 +8,11 @@
 //! - from half a second before something is done to the camera, or to its capture process, that ends its audio (what it
 //!   had heard and not yet told dies with it), until new windows of it arrive;
 //! - from a second before the supervisor is killed (windows in flight die with it) until new windows arrive;
+//! - while the supervisor is stopped for longer than capture processes and queues keep audio;
 //! - while the service itself counts windows of it as dropped, and for as long before as windows wait.
 //!
 //! Everything else (dead and frozen inference processes and sinks, capture processes that stand still and go on, a
-//! stopped supervisor, full disks, receivers that refuse) excuses nothing. Of a bout that is owed a start and an end are
+//! supervisor that is stopped for some seconds, full disks, receivers that refuse) excuses nothing. Of a bout that is owed a start and an end are
 //! expected, and where nothing disturbed its camera exactly one of each.
 
 use std::{

@@ -54,12 +54,12 @@ pub struct Life {
     pub end: Vitals,
 }
 
-/// Memory that a supervisor may come to hold after its warm-up, however long it runs: the log's ring (10,000 lines,
-/// mostly of 100 to 200 bytes: 2 MB), post-mortems in memory (20 of up to 256 KiB, mostly of 20 KB), per camera a full
+/// Memory that a supervisor may come to hold after its warm-up, however long it runs: the log's ring (4 MiB), lines on
+/// their way to standard error (1 MiB), post-mortems in memory (20 of up to 256 KiB, mostly of 20 KB), per camera a full
 /// queue (6 s of audio, its state with each window in flight: 1 MB), and what the allocator keeps of batches and records
 /// that waited while others were dead.
 pub fn room_to_grow(cameras: usize) -> u64 {
-    (2 << 20) + 20 * (256 << 10) + ((cameras as u64) << 20) + (8 << 20)
+    (5 << 20) + 20 * (256 << 10) + ((cameras as u64) << 20) + (4 << 20)
 }
 
 impl Life {
