@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod audio;
+pub mod chaos;
 pub mod gst_camera;
 pub mod processes;
 pub mod receiver;

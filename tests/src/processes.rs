@@ -84,6 +84,24 @@ impl Process {
         fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
     }
 
+    /// Its remains that wait to be reaped: children of this process that are dead.
+    pub fn zombies(self) -> Vec<u32> {
+        let is_one = |pid: &u32| stat(*pid).is_some_and(|s| s.parent == self.pid && s.state == 'Z');
+        all().into_iter().filter(is_one).collect()
+    }
+
+    /// Its open descriptors.
+    pub fn descriptors(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, Iterator::count)
+    }
+
+    /// A figure of `/proc/PID/status`, such as `Threads` or `VmData` (kilobytes).
+    pub fn figure(self, name: &str) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        rest.split_whitespace().next()?.parse().ok()
+    }
+
     /// Memory that it holds now, in bytes.
     pub fn resident(self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/statm", self.pid)).unwrap_or_default();

@@ -97,9 +97,23 @@ impl Service {
         Self::launch(config, Vec::new(), Some(worker.to_owned()))
     }
 
+    /// The same in a directory that is there already, with what the caller has put in it.
+    pub fn start_in(dir: TempDir, config: &Value, worker: &Path) -> Self {
+        Self::launch_in(dir, config, Vec::new(), Some(worker.to_owned()))
+    }
+
     fn launch(config: &Value, environment: Vec<(String, String)>, worker: Option<PathBuf>) -> Self {
+        Self::launch_in(TempDir::new(), config, environment, worker)
+    }
+
+    fn launch_in(
+        dir: TempDir,
+        config: &Value,
+        environment: Vec<(String, String)>,
+        worker: Option<PathBuf>,
+    ) -> Self {
         let slot = Slot::take();
-        let dir = Arc::new(TempDir::new());
+        let dir = Arc::new(dir);
         write_config(&dir, config);
         let (child, log) = spawn(&dir, &environment, worker.as_deref());
         let process = Process::of(child.id()).expect("the process just started");

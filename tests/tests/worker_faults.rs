@@ -310,6 +310,35 @@ fn the_program_of_a_camera_ends_with_its_capture_process_however_that_ends() {
 }
 
 #[test]
+fn crying_that_a_new_capture_process_hears_from_its_midst_on_is_announced() {
+    let crib = RtspCamera::start(Codec::L16);
+    let receiver = Receiver::start();
+    let mut config = config([camera("crib", crib.url())], [receiver.alert()]);
+    config["detection"]["cooldown_s"] = json!(0);
+    let service = Service::start(&config);
+    service.wait_live(&["crib"]);
+    let cry = audio::cry(8.0);
+    // Places at which a model that knows nothing of the room takes the crying for the room.
+    for midst in [0.2, 1.4, 1.8] {
+        service.wait_windows("crib", 12);
+        let old = service.process_of("capture:crib");
+        let announced = receiver.accepted_of("cry.ended", "crib").len();
+        crib.go_away();
+        assert!(old.signal(Signal::SIGKILL));
+        let mut heard = None;
+        wait::until("the end of the old session", PATIENCE, || {
+            let now = crib.microphone().heard();
+            (heard.replace(now) == Some(now)).then_some(())
+        });
+        crib.microphone().play(&cry[(midst * audio::RATE as f32) as usize..]);
+        crib.come_back();
+        wait::until(&format!("a cry heard from {midst} s on"), PATIENCE, || {
+            (receiver.accepted_of("cry.ended", "crib").len() > announced).then_some(())
+        });
+    }
+}
+
+#[test]
 fn restarting_a_worker_by_name_replaces_it_alone() {
     let scene = Scene::start();
     let before = scene.service.status();

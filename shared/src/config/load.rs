@@ -19,6 +19,9 @@ const MAX_SECRET: u64 = 64 << 10;
 /// More cameras than one host can hold; a bound on everything that is kept per camera.
 const MAX_CAMERAS: usize = 4096;
 
+/// What may be asked for as a worker's memory: with less than this no worker of any role is sure to start.
+const WORKER_MEMORY_MB: std::ops::RangeInclusive<u64> = 128..=1_048_576;
+
 /// Most seconds of crying within a minute that may be asked for: babies breathe, and hardly ever cry for more than
 /// half of a minute, so that more would mean never.
 const MAX_SUSTAINED_S: f64 = 30.0;
@@ -166,6 +169,14 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     if !(0.0..=86_400.0).contains(&healthy) {
         return Err(format!(
             "supervision.healthy_after_s: {healthy}, expected a number of seconds from 0 to 86400"
+        ));
+    }
+    let memory = config.supervision.worker_memory_mb;
+    if !WORKER_MEMORY_MB.contains(&memory) {
+        return Err(format!(
+            "supervision.worker_memory_mb: {memory}, expected a number of mebibytes from {} to {}",
+            WORKER_MEMORY_MB.start(),
+            WORKER_MEMORY_MB.end()
         ));
     }
     if let Some(url) = &mut config.heartbeat {
@@ -457,6 +468,11 @@ mod tests {
                 "alerts[0].secret: expected base64",
             ),
             (r#"[{"name": "a", "source": "exec:ffmpeg 'x"}]"#.to_owned(), "cameras[0].source: the command"),
+            (
+                r#"{"cameras": [{"name":"a","source":"synthetic:cry"}], "supervision": {"worker_memory_mb": 64}}"#
+                    .to_owned(),
+                "supervision.worker_memory_mb: 64, expected a number of mebibytes from 128",
+            ),
         ];
         for (text, expected) in cases {
             let e = load(&text).expect_err(&text);

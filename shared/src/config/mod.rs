@@ -47,11 +47,14 @@ pub struct SupervisionConfig {
     /// Seconds that a worker must have been ready before it died, so that it is restarted like one that failed
     /// for the first time; otherwise the wait doubles, from 0.1 s up to 30 s.
     pub healthy_after_s: f64,
+    /// Mebibytes that a worker process may allocate (capture: 512 at the most). One that wants more dies of it and is
+    /// restarted, instead of taking the memory of everybody else. Programs of `exec:` sources are not limited.
+    pub worker_memory_mb: u64,
 }
 
 impl Default for SupervisionConfig {
     fn default() -> Self {
-        Self { healthy_after_s: 60.0 }
+        Self { healthy_after_s: 60.0, worker_memory_mb: 1024 }
     }
 }
 

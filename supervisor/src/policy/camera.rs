@@ -15,8 +15,10 @@ use super::Time;
 /// Audio that may wait for an inference process; then the oldest window gives way. More than the time in which a
 /// process that hangs is found and replaced, so that this alone loses nothing.
 const BACKLOG: Duration = Duration::from_secs(6);
-/// Longest gap in a stream after which what the model remembers of it is still of use.
-const LONGEST_GAP_US: u64 = 2_000_000;
+/// Longest gap in a stream after which what the model remembers of it is still of use, whoever hears it then. A room
+/// sounds as it did half a minute ago; a model that knows nothing takes whatever it hears first for what is usual there,
+/// and where that is crying, may be deaf to it for as long as it lasts.
+const LONGEST_GAP_US: u64 = 30_000_000;
 
 /// How many windows of a camera may wait.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +44,6 @@ impl QueueLimits {
 pub struct PendingWindow {
     pub id: u64,
     pub window: CapturedWindow,
-    /// Generation of the capture process that heard it.
-    pub heard_by: u32,
     /// The inference processes that died with it in hand, and how.
     pub deaths: Vec<String>,
 }
@@ -52,8 +52,6 @@ pub struct PendingWindow {
 #[derive(Debug)]
 pub struct Memory {
     state: ModelState,
-    /// Generation of the capture process that heard it.
-    heard_by: u32,
     /// Wall-clock time of the end of the last window it knows.
     end_us: i64,
 }
@@ -61,13 +59,13 @@ pub struct Memory {
 impl Memory {
     /// After the scoring of a window.
     pub fn after(scored: &PendingWindow, state: ModelState) -> Self {
-        Self { state, heard_by: scored.heard_by, end_us: scored.window.end_us }
+        Self { state, end_us: scored.window.end_us }
     }
 
     /// The window goes on where this ends, or not much later.
     fn reaches(&self, next: &PendingWindow, hop: u32) -> bool {
         let begin_us = next.window.end_us - i64::from(hop) * 1_000_000 / i64::from(SAMPLE_RATE);
-        self.heard_by == next.heard_by && begin_us.abs_diff(self.end_us) <= LONGEST_GAP_US
+        begin_us.abs_diff(self.end_us) <= LONGEST_GAP_US
     }
 }
 
@@ -146,6 +144,8 @@ impl Camera {
         self.config = config;
         self.stream = StreamState::Connecting;
         self.end_told = false;
+        // It may be another camera under the old name.
+        self.memory = None;
     }
 
     /// When it will have been silent for too long, if that was not said already.

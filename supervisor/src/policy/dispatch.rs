@@ -75,13 +75,13 @@ impl Policy {
             self.heard(slot, Time(window.arrived_us));
         }
         let Some(worker) = self.workers.get(&slot) else { return Ok(()) };
-        let (Some(id), heard_by) = (worker.camera, worker.generation) else { return Ok(()) };
+        let Some(id) = worker.camera else { return Ok(()) };
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
         camera.mute = window.mute;
         self.taken += 1;
         camera.last_end_us = window.end_us;
-        camera.queue.push_back(PendingWindow { id: self.next_window, window, heard_by, deaths: Vec::new() });
+        camera.queue.push_back(PendingWindow { id: self.next_window, window, deaths: Vec::new() });
         self.next_window += 1;
         let holds_back = camera.lossless && camera.queue.len() >= self.queue_limits.full;
         let most = if camera.lossless { self.queue_limits.most } else { self.queue_limits.full };
@@ -133,14 +133,17 @@ impl Policy {
         if self.ring.is_empty() || self.ledger.is_full() {
             return;
         }
-        let idle: Vec<u32> = self
+        let mut idle: Vec<(Time, u32)> = self
             .workers
             .iter()
             .filter(|(_, w)| w.role == Role::Infer && w.state == State::Running && w.batch.is_none())
-            .map(|(slot, _)| *slot)
+            .map(|(slot, w)| (w.heard_at, *slot))
             .collect();
+        // Whoever has not been heard for longest: one that hangs with nothing in hand shows only when it is given
+        // something, and must not be found when there is much to do.
+        idle.sort_unstable();
         let most = most_in_a_frame(&self.model).min(self.config.inference.max_batch as usize);
-        for (i, slot) in idle.iter().enumerate() {
+        for (i, (_, slot)) in idle.iter().enumerate() {
             let share = self.ring.len().div_ceil(idle.len() - i);
             let windows = self.take_windows(share.min(most));
             if windows.is_empty() {

@@ -271,7 +271,8 @@ impl EventLoop {
     }
 
     fn spawn(&mut self, key: Key, role: Role, name: String) {
-        let started = spawn::spawn(&self.options.worker_binary, role).and_then(|spawned| {
+        let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
+        let started = spawn::spawn(&self.options.worker_binary, role, memory).and_then(|spawned| {
             let process = Process::new(key, name, spawned);
             let tokens = [Token::Exit(key.slot), Token::Socket(key.slot), Token::Output(key.slot)];
             for (fd, token) in process.descriptors().into_iter().zip(tokens) {

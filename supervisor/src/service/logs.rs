@@ -21,6 +21,8 @@ use tracing_subscriber::fmt::{MakeWriter, format::Writer, time::FormatTime};
 
 /// Lines kept for `nursery logs`.
 const KEPT: usize = 10_000;
+/// Bytes of all of them: many short ones, or fewer of those that a worker wrote which has much to say.
+const KEPT_BYTES: usize = 4 << 20;
 /// Lines that may wait for standard error.
 const QUEUED: usize = 4096;
 /// Longest line; more of it is cut.
@@ -31,6 +33,19 @@ pub const MAX_LINE: usize = 4096;
 struct Ring {
     lines: VecDeque<String>,
     first: u64,
+    bytes: usize,
+}
+
+impl Ring {
+    fn push(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.lines.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.lines.pop_front() else { return };
+            self.bytes -= oldest.len();
+            self.first += 1;
+        }
+    }
 }
 
 /// A handle on the log; clones share it.
@@ -108,11 +123,7 @@ impl Logs {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.lines.len() == KEPT {
-            ring.lines.pop_front();
-            ring.first += 1;
-        }
-        ring.lines.push_back(line.trim_end().to_owned());
+        ring.push(line.trim_end().to_owned());
     }
 
     /// Sequence number of the next line.
@@ -289,5 +300,45 @@ impl Lines {
             "DEBUG" | "TRACE" => tracing::info!("{name}: {text}{cut}"),
             _ => tracing::warn!("{name}: {text}{cut}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn the_log_keeps_the_newest_lines_within_its_bounds_however_long_they_are() {
+        for length in [1, 10, 100, MAX_LINE] {
+            let logs = Logs { ring: Arc::default(), stderr: None, lost: Arc::default() };
+            let count = 3 * KEPT as u64;
+            for n in 0..count {
+                logs.push(&format!("{n} {}", "x".repeat(length)));
+            }
+            let (lines, lost, next) = logs.read(0, None, usize::MAX);
+            assert!(lines.len() <= KEPT && lines.iter().map(String::len).sum::<usize>() <= KEPT_BYTES);
+            assert_eq!((lost + lines.len() as u64, next, logs.end()), (count, count, count));
+            assert!(lines.last().unwrap().starts_with(&format!("{} ", count - 1)));
+            assert!(lines[0].starts_with(&format!("{lost} ")), "{length}: {lost} lost");
+            if length <= 100 {
+                assert_eq!(lines.len(), KEPT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_babbles_gets_a_hundred_lines_a_second_and_none_longer_than_allowed() {
+        let mut lines = Lines::new("capture:a".into());
+        let mut seen = 0;
+        for n in 0..1000 {
+            lines.feed("x".repeat(3 * MAX_LINE).as_bytes(), n);
+            assert!(lines.partial.len() <= MAX_LINE);
+            lines.feed(b"\n", n);
+            seen += 1;
+        }
+        assert_eq!((lines.suppressed, seen), (1000 - u64::from(PER_SECOND), 1000));
+        let recent = lines.into_recent();
+        assert!(recent.len() <= LOG_LINES && recent.iter().map(String::len).sum::<usize>() <= LOG_BYTES);
     }
 }

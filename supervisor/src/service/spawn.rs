@@ -44,8 +44,8 @@ pub struct Spawned {
     pub output: PipeReader,
 }
 
-/// Starts `binary ROLE`. To be called from the main thread: the worker dies with the thread that calls this.
-pub fn spawn(binary: &Path, role: Role) -> io::Result<Spawned> {
+/// Starts `binary ROLE`, which may have `memory` bytes of its own. To be called from the main thread: the worker dies with the thread that calls this.
+pub fn spawn(binary: &Path, role: Role, memory: u64) -> io::Result<Spawned> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let (output, write_end) = io::pipe()?;
     let mut command = Command::new(binary);
@@ -59,7 +59,7 @@ pub fn spawn(binary: &Path, role: Role) -> io::Result<Spawned> {
         .stderr(write_end);
     let parent = std::process::id();
     // SAFETY: the closure makes only async-signal-safe system calls, see there.
-    unsafe { command.pre_exec(move || sys::prepare_worker(&theirs, WORKER_FD, parent)) };
+    unsafe { command.pre_exec(move || sys::prepare_worker(&theirs, WORKER_FD, parent, memory)) };
     let mut child = command.spawn()?;
     let rest = || {
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -23,14 +23,20 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 /// What a worker does between fork and exec: begin a session of its own (Ctrl-C is meant for the supervisor, and
 /// whatever the worker starts can be found by the session), die with its parent, keep only its own descriptors,
-/// find its socket at `target`. Only async-signal-safe calls.
-pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, parent: u32) -> io::Result<()> {
+/// find its socket at `target`, have no more than `memory` bytes of its own. Only async-signal-safe calls.
+pub fn prepare_worker(
+    socket: &impl AsRawFd,
+    target: RawFd,
+    parent: u32,
+    memory: libc::rlim_t,
+) -> io::Result<()> {
     let check = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     };
     let socket = socket.as_raw_fd();
-    // SAFETY: plain system calls on integers; they touch no memory, take no lock and allocate nothing.
+    // SAFETY: plain system calls on integers and on one variable of this function; they take no lock and allocate
+    // nothing.
     unsafe {
         check(libc::setsid() as libc::c_long)?;
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) as libc::c_long)?;
@@ -49,6 +55,12 @@ pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, parent: u32) -> io::
         // Whatever else this process inherited from whoever started it stays here. Kernels before 5.11 do not
         // know the call; all descriptors of our own are close-on-exec anyway.
         libc::syscall(libc::SYS_close_range, target + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        // Not the address space: program, libraries and what threads only reserve count in that, and debug
+        // information alone may be a hundred megabytes. The hard limit stays: the programs of `exec:` sources get it.
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        check(libc::getrlimit(libc::RLIMIT_DATA, &mut limit) as libc::c_long)?;
+        limit.rlim_cur = limit.rlim_cur.min(memory);
+        check(libc::setrlimit(libc::RLIMIT_DATA, &limit) as libc::c_long)?;
     }
     Ok(())
 }

@@ -76,6 +76,13 @@ impl Microphone {
         self.queue.lock().unwrap().extend(pcm);
     }
 
+    /// What is played goes on although nobody listens: so many samples of it are over.
+    pub fn miss(&self, count: usize) {
+        let mut queue = self.queue.lock().unwrap();
+        let there = count.min(queue.len());
+        queue.drain(..there);
+    }
+
     /// Samples that were sent so far, of a quiet room too.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::SeqCst)

@@ -50,9 +50,9 @@ const MEMORY: nix::libc::rlim_t = 512 << 20;
 
 /// Runs until the supervisor drains this process or is gone, or the recording ends.
 pub fn run() -> Result<(), String> {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_DATA) {
-        // Where it cannot be set, the host's own limits have to do.
-        let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY.min(hard), hard);
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_DATA) {
+        // Where it cannot be set, the supervisor's limit has to do.
+        let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY.min(soft), hard);
     }
     let (mut inbox, outbox) = link::open(Role::Capture)?;
     let first = inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))?;

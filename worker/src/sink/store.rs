@@ -394,7 +394,34 @@ fn is_damage(e: &rusqlite::Error) -> bool {
 }
 
 /// Renames the database and what belongs to it; the new name tells when.
+/// Damaged stores that are kept. A disk that damages each new one must not be filled with them.
+const KEEP_DAMAGED: usize = 10;
+
+/// Makes room for one more damaged store: of many the newest goes, since the first ones are most likely to hold what was
+/// not delivered.
+fn make_room_for_damaged(path: &Path) {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let marked = format!("{name}.damaged-");
+    let files = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    let mut damaged: Vec<(String, PathBuf)> = files
+        .map(|file| (file.file_name().to_string_lossy().into_owned(), file.path()))
+        .filter(|(name, _)| name.starts_with(&marked))
+        .collect();
+    // The time is in the name; what belongs to one store begins alike.
+    damaged.sort();
+    let stem = |name: &str| name.trim_end_matches("-wal").trim_end_matches("-shm").to_owned();
+    let mut stems: Vec<String> = damaged.iter().map(|(name, _)| stem(name)).collect();
+    stems.dedup();
+    for surplus in stems.iter().skip(KEEP_DAMAGED - 1) {
+        for (_, file) in damaged.iter().filter(|(name, _)| stem(name) == *surplus) {
+            // Where it cannot be removed, moving the next one aside fails too, and says so.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
 fn move_aside(path: &Path) -> Result<PathBuf, String> {
+    make_room_for_damaged(path);
     let stamp = timestamp::rfc3339(timestamp::now_us()).replace(':', "");
     let with = |suffix: &str, end: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -472,6 +499,34 @@ mod tests {
             .unwrap()
             .any(|e| e.unwrap().file_name().to_string_lossy().contains("damaged"));
         assert!(kept);
+    }
+
+    #[test]
+    fn a_disk_that_damages_every_store_is_not_filled_with_them_and_the_first_ones_stay() {
+        let dir = Dir::new("damage-again");
+        let damaged = || {
+            let files = std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().file_name());
+            let mut names: Vec<String> = files.map(|n| n.to_string_lossy().into_owned()).collect();
+            names.retain(|n| n.contains("damaged") && !n.ends_with("-wal") && !n.ends_with("-shm"));
+            names.sort();
+            names
+        };
+        let mut first = Vec::new();
+        for n in 0..2 * KEEP_DAMAGED {
+            for end in ["-wal", "-shm", ""] {
+                std::fs::write(dir.0.join(format!("{FILE}{end}")), vec![0x5a; 20_000]).unwrap();
+            }
+            drop(Store::open(&dir.0).unwrap());
+            if n == 0 {
+                first = damaged();
+            }
+            // Names hold milliseconds.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(damaged().len(), KEEP_DAMAGED);
+        assert_eq!(damaged()[0], first[0]);
+        let files = std::fs::read_dir(&dir.0).unwrap().count();
+        assert!(files <= 3 * KEEP_DAMAGED + 3, "{files}");
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub const CONFIGURATION: Target = Target {
         "timeout_s",
         "supervision",
         "healthy_after_s",
+        "worker_memory_mb",
         "env:HOME",
         "env:NO_SUCH",
         "file:key",

@@ -40,7 +40,7 @@ enum Task {
     Mttr(mttr::Args),
     /// Runs seeds of the simulator: years of faults under a virtual clock
     Simulate(simulate::Args),
-    /// Kills and freezes random workers of a running service and checks that it recovers
+    /// Violence: hurts everything of a running service for --minutes N and holds what was played against what was told
     Chaos(chaos::Args),
     /// Feeds everything that reads foreign bytes with mutated inputs: [TARGET] [--minutes M] [--seed S], see --help
     #[command(disable_help_flag = true)]
