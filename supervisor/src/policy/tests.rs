@@ -427,6 +427,21 @@ fn an_idle_inference_process_owes_nothing_and_one_with_a_batch_does() {
 }
 
 #[test]
+fn idle_inference_processes_take_turns_so_that_one_that_hangs_is_found() {
+    let mut world = World::new(setup(&["a"], 3));
+    let pool = ["infer:0", "infer:1", "infer:2"];
+    let mut turns = Vec::new();
+    for _ in 0..6 {
+        world.window("a");
+        let served = pool.into_iter().find(|name| world.batch(name).is_some()).unwrap();
+        world.pass(Duration::from_millis(1), &[]);
+        world.score(served);
+        turns.push(served);
+    }
+    assert!(pool.iter().all(|name| turns.iter().filter(|t| *t == name).count() == 2), "{turns:?}");
+}
+
+#[test]
 fn one_window_per_camera_is_scored_at_a_time_and_in_order() {
     let mut world = World::new(setup(&["a", "b"], 2));
     for _ in 0..3 {

@@ -44,7 +44,8 @@ pub struct Spawned {
     pub output: PipeReader,
 }
 
-/// Starts `binary ROLE`, which may have `memory` bytes of its own. To be called from the main thread: the worker dies with the thread that calls this.
+/// Starts `binary ROLE`, which may have `memory` bytes of its own. To be called from the main thread: the worker dies
+/// with the thread that calls this.
 pub fn spawn(binary: &Path, role: Role, memory: u64) -> io::Result<Spawned> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let (output, write_end) = io::pipe()?;
