@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// Audio for this long makes the next failure a first one again.
 pub const HEALTHY: Duration = Duration::from_secs(30);
 
-/// Doubling waits from half a second to half a minute.
+/// Doubling waits from half a second to a quarter of a minute.
 #[derive(Debug)]
 pub struct Backoff(Duration);
 
@@ -37,9 +37,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_half_a_minute_and_start_anew_after_health() {
+    fn waits_double_up_to_a_quarter_of_a_minute_and_start_anew_after_health() {
         let mut backoff = Backoff::default();
-        for nominal in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+        for nominal in [0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0] {
             let wait = backoff.next(Duration::from_secs(3)).as_secs_f64();
             assert!((nominal * 0.75..=nominal * 1.25).contains(&wait), "{nominal}: {wait}");
         }
