@@ -212,6 +212,7 @@ fn nasty() -> Status {
         progress_age_s: None,
         rss_bytes: u64::MAX,
         cpu_s: 1e12,
+        cage: None,
     };
     Status {
         version: VERSION.into(),

@@ -19,6 +19,9 @@ const MAX_SECRET: u64 = 64 << 10;
 /// More cameras than one host can hold; a bound on everything that is kept per camera.
 const MAX_CAMERAS: usize = 4096;
 
+/// Where the workers' users may begin: after those of people and services, before those that mean `nobody`.
+const UID_BASES: std::ops::RangeInclusive<u32> = 1000..=2_147_000_000;
+
 /// Most seconds of crying within a minute that may be asked for: babies breathe, and hardly ever cry for more than
 /// half of a minute, so that more would mean never.
 const MAX_SUSTAINED_S: f64 = 30.0;
@@ -166,6 +169,15 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     if !(0.0..=86_400.0).contains(&healthy) {
         return Err(format!(
             "supervision.healthy_after_s: {healthy}, expected a number of seconds from 0 to 86400"
+        ));
+    }
+    if let Some(base) = config.supervision.uid_base
+        && !UID_BASES.contains(&base)
+    {
+        return Err(format!(
+            "supervision.uid_base: {base}, expected a user number from {} to {}",
+            UID_BASES.start(),
+            UID_BASES.end()
         ));
     }
     if let Some(url) = &mut config.heartbeat {

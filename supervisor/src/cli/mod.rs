@@ -12,7 +12,7 @@ mod worker_binary;
 use std::{
     ffi::OsString,
     io::{self, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use nursery_shared::{
     config::{self, DetectionConfig},
     control::{PoolSize, Reply, Request, default_socket, default_state_dir},
+    message::Role,
     status::Status,
 };
 
@@ -284,7 +285,10 @@ fn run(args: RunArgs) -> Result<(), Failure> {
 fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
     let config = config::from_file(path).map_err(|e| Failure::usage(e.to_string()))?;
     let worker = worker.find()?;
-    let model = service::probe::probe(&worker, config.inference.model.as_deref())
+    let identities = service::identity::Identities::new(&config.supervision)
+        .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+    let reader = identities.as_ref().map(|ids| ids.of(Role::Infer, service::PROBE_SLOT));
+    let model = service::probe::probe(&worker, config.inference.model.as_deref(), reader.as_ref())
         .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut lines = vec![format!(
@@ -375,9 +379,20 @@ fn state_dir(given: Option<PathBuf>, socket: SocketArg) -> Result<PathBuf, Failu
     }
 }
 
+/// What a worker without rights has written is read without rights: as the owner of the store, where root asks.
+fn as_owner(command: &mut Command, state_dir: &std::path::Path) {
+    if let Ok(store) = std::fs::symlink_metadata(state_dir.join("nursery.sqlite"))
+        && nix::unistd::geteuid().is_root()
+        && store.uid() != 0
+    {
+        command.uid(store.uid()).gid(store.gid());
+    }
+}
+
 fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
     let state_dir = state_dir(args.state_dir, args.socket)?;
     let mut command = Command::new(args.worker.find()?);
+    as_owner(&mut command, &state_dir);
     command.arg("quarantine").arg("--state-dir").arg(state_dir);
     if args.json {
         command.arg("--json");
@@ -388,6 +403,7 @@ fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
 fn events(args: EventsArgs) -> Result<(), Failure> {
     let state_dir = state_dir(args.state_dir, args.socket)?;
     let mut command = Command::new(args.worker.find()?);
+    as_owner(&mut command, &state_dir);
     command.arg("events").arg("--state-dir").arg(state_dir);
     if args.json {
         command.arg("--json");

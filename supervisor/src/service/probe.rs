@@ -3,7 +3,7 @@
 
 use std::{
     io::Read,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use nursery_shared::{
 };
 use serde::Deserialize;
 
-use super::{ServiceError, sys};
+use super::{ServiceError, identity::Identity, spawn, sys};
 
 /// Loading a model takes well under a second; a busy machine is granted more.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -36,20 +36,31 @@ fn failed(message: String) -> ServiceError {
 }
 
 /// Runs `binary info` and checks the answer. An unreadable model is a wrong configuration (exit 2).
-pub fn probe(binary: &Path, model: Option<&str>) -> Result<ModelShape, ServiceError> {
+/// Where that user is given, as the user who is going to read it.
+pub fn probe(
+    binary: &Path,
+    model: Option<&str>,
+    identity: Option<&Identity>,
+) -> Result<ModelShape, ServiceError> {
     let place = binary.display();
     let mut command = Command::new(binary);
     command
         .arg("info")
         .env_clear()
-        .envs(super::spawn::KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(spawn::environment(identity))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(model) = model {
         command.args(["--model", model]);
     }
-    let mut child = command.spawn().map_err(|e| failed(format!("{place}: cannot be started: {e}")))?;
+    if let Some(identity) = identity.cloned() {
+        // SAFETY: the closure makes only async-signal-safe system calls, see there.
+        unsafe { command.pre_exec(move || sys::become_user(&identity)) };
+    }
+    let mut child = command
+        .spawn()
+        .map_err(|e| failed(format!("{place}: cannot be started: {}", spawn::explain(e, identity))))?;
     let deadline = Instant::now() + LIMIT;
     let status = sys::pidfd_open(child.id()).and_then(|pidfd| {
         loop {

@@ -25,7 +25,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::link::{self, Inbox, Outbox};
+use crate::{
+    cage::{Cage, roles::Plan},
+    link::{self, Inbox, Outbox},
+};
 use listener::{Listener, Now};
 use source::{SourceEvent, SourceLink};
 
@@ -54,18 +57,22 @@ pub fn run() -> Result<(), String> {
         // Where it cannot be set, the host's own limits have to do.
         let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY.min(hard), hard);
     }
-    let (mut inbox, outbox) = link::open(Role::Capture)?;
-    let first = inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))?;
-    let (camera, model) = match first {
+    let link = link::open(Role::Capture)?;
+    let mut cage = Cage::enter(link.supervisor());
+    let (camera, model) = match link.configuration()? {
         Some(ToWorker::ConfigureCapture { camera, model }) => (camera, model),
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
     let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
+    let plan = Plan::capture(&camera, &source);
+    cage.confine(&plan);
+    let (inbox, outbox) = link.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
     let outcome = runtime.block_on(work(camera, source, model, inbox, outbox));
     // A name look-up or a file that hangs must not keep the process: its thread ends with it.

@@ -28,7 +28,10 @@ use nursery_shared::{
     timestamp,
 };
 
-use crate::link::{self, Inbox, Outbox as Link};
+use crate::{
+    cage::{Cage, roles::Plan},
+    link::{self, Inbox, Outbox as Link},
+};
 use heartbeat::Heartbeat;
 use keeper::{Keeper, Now};
 use receiver::{Attempt, Receiver};
@@ -71,12 +74,16 @@ struct Delivery {
 
 /// Runs until the supervisor drains this process or is gone.
 pub fn run() -> Result<(), String> {
-    let (mut inbox, link) = link::open(Role::Sink)?;
-    let config = match inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))? {
+    let opened = link::open(Role::Sink)?;
+    let mut cage = Cage::enter(opened.supervisor());
+    let config = match opened.configuration()? {
         Some(ToWorker::ConfigureSink(config)) => config,
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
+    let plan = Plan::sink(&config, sound::BUILT_IN);
+    cage.confine(&plan);
+    let (mut inbox, link) = opened.start()?;
     let store = Store::open(Path::new(&config.state_dir))?;
     let (sender, inputs) = sync_channel(QUEUE);
     let jobs = start_deliveries(sender.clone())?;
@@ -93,6 +100,7 @@ pub fn run() -> Result<(), String> {
         calls_failed: 0,
     };
     sink.configure(config);
+    sink.link.send(&cage.close(&plan)?)?;
     sink.link.send(&FromWorker::Ready)?;
     std::thread::Builder::new()
         .name("inbox".into())
