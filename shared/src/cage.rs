@@ -79,6 +79,20 @@ pub struct Cage {
     pub system_calls: Option<u32>,
 }
 
+/// What the kernel offers to build cages from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kernel {
+    /// Version of Landlock; `None`: there is none, or it is switched off.
+    pub landlock: Option<i32>,
+    pub seccomp: bool,
+}
+
+/// Since which version Landlock knows of ports, and of signals.
+pub const LANDLOCK_PORTS: i32 = 4;
+/// As above.
+pub const LANDLOCK_SIGNALS: i32 = 6;
+
 /// Longest reason that is kept of what a worker says.
 const MAX_WHY: usize = 200;
 

@@ -20,6 +20,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use nursery_shared::{
+    cage::{Kernel, LANDLOCK_PORTS, LANDLOCK_SIGNALS},
     config::{self, DetectionConfig},
     control::{PoolSize, Reply, Request, default_socket, default_state_dir},
     message::Role,
@@ -288,8 +289,9 @@ fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
     let identities = service::identity::Identities::new(&config.supervision)
         .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     let reader = identities.as_ref().map(|ids| ids.of(Role::Infer, service::PROBE_SLOT));
-    let model = service::probe::probe(&worker, config.inference.model.as_deref(), reader.as_ref())
-        .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
+    let service::probe::Answer { model, kernel } =
+        service::probe::probe(&worker, config.inference.model.as_deref(), reader.as_ref())
+            .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut lines = vec![format!(
         "{}: ok, {}, {}, model {}",
@@ -310,7 +312,25 @@ fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
             lines.push(format!("  {}: announced after {after} s of crying within a minute", camera.name));
         }
     }
+    lines.extend(offers(kernel, identities.is_some()));
     print(&lines.join("\n"))
+}
+
+/// What workers can be caged with here.
+fn offers(kernel: Kernel, users: bool) -> Vec<String> {
+    let landlock = match kernel.landlock {
+        None => "no Landlock (files and ports are free)".to_owned(),
+        Some(n) if n < LANDLOCK_PORTS => format!("Landlock {n} (files; ports and signals are free)"),
+        Some(n) if n < LANDLOCK_SIGNALS => format!("Landlock {n} (files and ports; signals are free)"),
+        Some(n) => format!("Landlock {n} (files, ports, signals)"),
+    };
+    let seccomp = if kernel.seccomp { "seccomp" } else { "no seccomp (system calls are free)" };
+    let users = if users { "a user for each worker" } else { "one user for all (not started as root)" };
+    let cgroups = match service::cgroups::delegated() {
+        Ok(place) => format!("cgroup v2 delegated at {}", place.display()),
+        Err(why) => format!("no cgroups ({why}; limits per process instead)"),
+    };
+    vec![format!("  cages: {users}, {seccomp}, {landlock}"), format!("  {cgroups}")]
 }
 
 fn show_status(

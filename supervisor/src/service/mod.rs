@@ -1,6 +1,7 @@
 //! The service: the thin shell of real processes, sockets and clocks around the policy. One thread, one
 //! readiness loop; nothing in it waits for a worker, a client, a disk or a name.
 
+pub mod cgroups;
 pub mod clients;
 mod event_loop;
 mod examiner;
@@ -102,7 +103,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         &options.worker_binary,
         options.config.inference.model.as_deref(),
         of(Role::Infer, PROBE_SLOT).as_ref(),
-    )?;
+    )?
+    .model;
     let empty_dir =
         state_dir::prepare(Path::new(&state_dir), of(Role::Sink, 0).as_ref()).map_err(state_failed)?;
     let clients = clients::Clients::bind(&options.control_socket)?;

@@ -12,6 +12,7 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nursery_shared::{
     VERSION,
+    cage::Kernel,
     message::{MAX_SCORES, ModelShape, PROTOCOL},
     model_state::MAX_STATE,
 };
@@ -29,6 +30,15 @@ struct Info {
     version: String,
     protocol: u32,
     model: ModelShape,
+    #[serde(default)]
+    kernel: Kernel,
+}
+
+/// What the worker binary said.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub model: ModelShape,
+    pub kernel: Kernel,
 }
 
 fn failed(message: String) -> ServiceError {
@@ -41,7 +51,7 @@ pub fn probe(
     binary: &Path,
     model: Option<&str>,
     identity: Option<&Identity>,
-) -> Result<ModelShape, ServiceError> {
+) -> Result<Answer, ServiceError> {
     let place = binary.display();
     let mut command = Command::new(binary);
     command
@@ -104,7 +114,7 @@ pub fn probe(
     }
 }
 
-fn understand(answer: &str) -> Result<ModelShape, String> {
+fn understand(answer: &str) -> Result<Answer, String> {
     let info: Info = serde_json::from_str(answer)
         .map_err(|_| "is no nursery-worker: `info` gave no description".to_owned())?;
     if info.version != VERSION || info.protocol != PROTOCOL {
@@ -128,7 +138,7 @@ fn understand(answer: &str) -> Result<ModelShape, String> {
             m.state_bytes
         ));
     }
-    Ok(info.model)
+    Ok(Answer { model: info.model, kernel: info.kernel })
 }
 
 #[cfg(test)]

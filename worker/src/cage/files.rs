@@ -10,13 +10,11 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
     PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
-use nursery_shared::cage::{Cage, Guard};
+use nix::libc;
+use nursery_shared::cage::{Cage, Guard, LANDLOCK_PORTS, LANDLOCK_SIGNALS};
 
 /// The newest rules that are asked for; kernels enforce those that they know.
 const NEWEST: ABI = ABI::V6;
-/// From which version on ports and signals are known.
-const PORTS_SINCE: i32 = 4;
-const SIGNALS_SINCE: i32 = 6;
 
 /// What the resolver of names reads.
 const RESOLVER: [&str; 8] = [
@@ -147,6 +145,16 @@ fn keeping() -> BitFlags<AccessFs> {
         | AccessFs::Truncate
 }
 
+/// The version of this kernel's Landlock.
+pub fn kernel_version() -> Option<i32> {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`: asks only.
+    const VERSION: libc::c_ulong = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the call reads nothing and makes nothing.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    i32::try_from(version).ok().filter(|v| *v > 0)
+}
+
 fn version(status: &LandlockStatus) -> Result<i32, &'static str> {
     match status {
         LandlockStatus::NotEnabled => Err("Landlock is not switched on (add it to the kernel's `lsm=`)"),
@@ -170,8 +178,8 @@ fn note(reach: &Reach, version: Result<i32, &'static str>, cage: &mut Cage) {
         None => outcome,
     };
     cage.note(Guard::Files, limited(since(1, "5.13")));
-    cage.note(Guard::Ports, limited(since(PORTS_SINCE, "6.7")));
-    cage.note(Guard::Signals, since(SIGNALS_SINCE, "6.12"));
+    cage.note(Guard::Ports, limited(since(LANDLOCK_PORTS, "6.7")));
+    cage.note(Guard::Signals, since(LANDLOCK_SIGNALS, "6.12"));
 }
 
 #[cfg(test)]

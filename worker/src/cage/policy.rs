@@ -26,10 +26,10 @@ const FILES: &[(&str, &str)] = &[
     ("capture", include_str!("policy/capture.txt")),
     ("rtsp", include_str!("policy/rtsp.txt")),
     ("file", include_str!("policy/file.txt")),
-    ("roots", include_str!("policy/roots.txt")),
     ("names", include_str!("policy/names.txt")),
     ("udp", include_str!("policy/udp.txt")),
     ("sink", include_str!("policy/sink.txt")),
+    ("http", include_str!("policy/http.txt")),
     ("program", include_str!("policy/program.txt")),
 ];
 
@@ -47,8 +47,7 @@ const WORDS: &[(&str, u64)] = &[
     ("PR_SET_NAME", libc::PR_SET_NAME as u64),
     ("FIONREAD", libc::FIONREAD as u64),
     ("FIONBIO", libc::FIONBIO as u64),
-    ("O_RDONLY", libc::O_RDONLY as u64),
-    ("O_ACCMODE", libc::O_ACCMODE as u64),
+    ("SIGABRT", libc::SIGABRT as u64),
 ];
 
 /// Error numbers for `fails`.
@@ -158,6 +157,7 @@ fn condition(text: &str) -> Result<Condition, String> {
     let [argument, verb, word] = text.split_whitespace().collect::<Vec<_>>()[..] else { return Err(fail()) };
     let argument: u8 = argument.strip_prefix("arg").and_then(|n| n.parse().ok()).ok_or_else(fail)?;
     let number = WORDS.iter().find(|(known, _)| *known == word).map(|(_, n)| *n);
+    let number = number.or_else(|| (word == "OWN_PID").then(|| u64::from(std::process::id())));
     let value = number.or_else(|| word.parse().ok()).ok_or_else(|| format!("{word:?} is no known word"))?;
     match verb {
         _ if argument > 5 => Err(fail()),

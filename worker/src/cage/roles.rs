@@ -56,8 +56,8 @@ impl Plan {
             plan.lists.push("names");
         }
         if tls && camera.tls_fingerprint.is_none() {
+            // Read once, before the list of calls is closed.
             plan.reach = plan.reach.roots();
-            plan.lists.push("roots");
         }
         if camera.transport == Transport::Udp {
             plan.lists.push("udp");
@@ -74,9 +74,13 @@ impl Plan {
         if needs.sounds && sounds_can_be_played {
             return Self::open(SOUNDS);
         }
+        let receivers = !needs.ports.is_empty();
         let mut plan = Self::with(Reach::default().write(&config.state_dir).ports(needs.ports), ["sink"]);
         if needs.tls {
             plan.reach = plan.reach.roots();
+        }
+        if receivers {
+            plan.lists.push("http");
         }
         if needs.names {
             plan.reach = plan.reach.names();

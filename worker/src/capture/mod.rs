@@ -72,6 +72,9 @@ pub fn run() -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    if let Source::Rtsp(url) = &source {
+        rtsp::prepare(&camera, url);
+    }
     outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
     let outcome = runtime.block_on(work(camera, source, model, inbox, outbox));
