@@ -103,6 +103,11 @@ impl Service {
         Self::launch(config, Vec::new(), None, Some(uid))
     }
 
+    /// The same with another worker binary as another user.
+    pub fn start_worker_as(config: &Value, worker: &Path, uid: Option<u32>) -> Self {
+        Self::launch(config, Vec::new(), Some(worker.to_owned()), uid)
+    }
+
     fn launch(
         config: &Value,
         environment: Vec<(String, String)>,

@@ -36,6 +36,8 @@ pub fn run() -> Result<(), String> {
     }
     let mut scorer = Scorer::new(info::load_detector(model.as_deref().map(Path::new))?);
     scorer.warm_up()?;
+    // All compute threads have begun when they have answered: beginning takes calls that are about to be given up.
+    rayon::broadcast(|_| ());
     outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
     let mut scored = 0;

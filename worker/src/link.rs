@@ -42,6 +42,7 @@ struct State {
     queue: VecDeque<Item>,
     droppable: usize,
     writing: bool,
+    begun: bool,
     closed: bool,
 }
 
@@ -148,6 +149,12 @@ impl Opened {
             .name("link-writer".into())
             .spawn(move || write_loop(&writer, send))
             .map_err(|e| format!("cannot start the writing thread: {e}"))?;
+        // Until it has begun it makes calls that not every role may make.
+        let mut state = outbox.lock();
+        while !state.begun {
+            state = outbox.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
         Ok((Inbox(self.stream), outbox))
     }
 }
@@ -182,6 +189,8 @@ pub fn open(role: Role) -> Result<Opened, String> {
 }
 
 fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
+    outbox.lock().begun = true;
+    outbox.0.changed.notify_all();
     loop {
         let mut state = outbox.lock();
         let item = loop {

@@ -12,8 +12,6 @@ pub struct AlertReach {
     pub ports: BTreeSet<u16>,
     /// At least one of them is given by name.
     pub names: bool,
-    /// At least one of them speaks TLS.
-    pub tls: bool,
     /// Commands are run.
     pub programs: bool,
     /// Sounds are played.
@@ -41,7 +39,6 @@ impl AlertReach {
         let Some(url) = url.and_then(|text| url::Url::parse(text.expose()).ok()) else { return };
         self.ports.extend(url.port_or_known_default());
         self.names |= matches!(url.host(), Some(url::Host::Domain(_)));
-        self.tls |= url.scheme() == "https";
     }
 }
 
@@ -60,7 +57,7 @@ mod tests {
             Some(&Secret::new("http://pings.example/z")),
         );
         let ports = BTreeSet::from([80, 443, 9000]);
-        assert_eq!(found, AlertReach { ports, names: true, tls: true, ..AlertReach::default() });
+        assert_eq!(found, AlertReach { ports, names: true, ..AlertReach::default() });
         let found = AlertReach::of(&alerts(r#"[{"type":"exec","command":"x"},{"type":"log"}]"#), None);
         assert_eq!(found, AlertReach { programs: true, ..AlertReach::default() });
     }

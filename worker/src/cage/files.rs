@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use landlock::{
@@ -40,6 +41,24 @@ const ROOTS: [&str; 6] = [
 ];
 /// Names that are asked for over TCP where the answer is long.
 const DNS: u16 = 53;
+
+/// Device and number of a file.
+type Place = Option<(u64, u64)>;
+
+/// The single files that may be read, as they were when the cage was put up.
+static SEEN: OnceLock<Vec<(PathBuf, Place)>> = OnceLock::new();
+
+fn place(path: &Path) -> Place {
+    // Not through the standard library, which takes another call that resolvers have no use for.
+    nix::sys::stat::stat(path).ok().map(|s| (s.st_dev, s.st_ino))
+}
+
+/// A file within reach in whose place there is another now, which is not: whoever needs it must begin anew.
+pub fn replaced() -> Option<&'static Path> {
+    let seen = SEEN.get()?.iter();
+    seen.filter_map(|(path, then)| place(path).filter(|now| Some(*now) != *then).map(|_| path.as_path()))
+        .next()
+}
 
 /// What a role may reach. Nothing, to begin with.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -95,6 +114,13 @@ impl Reach {
 
 /// Confines this thread, and all that it starts, and notes how far the kernel follows.
 pub fn confine(reach: &Reach, cage: &mut Cage) {
+    if reach.unlimited.is_none() {
+        // What is replaced within a directory is found by it, and libraries are not read twice.
+        let below =
+            |path: &Path| reach.read.iter().any(|d| path != d && resolved(path).starts_with(resolved(d)));
+        let single = reach.read.iter().filter(|path| !path.is_dir() && !below(path));
+        SEEN.get_or_init(|| single.map(|path| (path.clone(), place(path))).collect());
+    }
     match restrict(reach) {
         Ok(status) => note(reach, version(&status.landlock), cage),
         Err(e) => {
@@ -103,6 +129,10 @@ pub fn confine(reach: &Reach, cage: &mut Cage) {
             }
         }
     }
+}
+
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn restrict(reach: &Reach) -> Result<RestrictionStatus, RulesetError> {

@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("rtsp", include_str!("policy/rtsp.txt")),
     ("file", include_str!("policy/file.txt")),
     ("names", include_str!("policy/names.txt")),
+    ("tls", include_str!("policy/tls.txt")),
     ("udp", include_str!("policy/udp.txt")),
     ("sink", include_str!("policy/sink.txt")),
     ("http", include_str!("policy/http.txt")),

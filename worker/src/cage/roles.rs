@@ -1,12 +1,12 @@
 //! What each role may reach and which system calls it makes, from its configuration.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use nursery_shared::{
     config::{AlertReach, CameraConfig, Source, Transport},
     message::SinkConfig,
 };
-use url::{Host, Url};
+use url::Url;
 
 use super::files::Reach;
 
@@ -51,9 +51,12 @@ impl Plan {
         let tls = url.scheme() == "rtsps";
         let port = url.port().unwrap_or(if tls { 322 } else { 554 });
         let mut plan = Self::with(Reach::default().ports([port]), ["capture", "rtsp"]);
-        if matches!(url.host(), Some(Host::Domain(_))) {
+        if !is_address(url) {
             plan.reach = plan.reach.names();
             plan.lists.push("names");
+        }
+        if tls {
+            plan.lists.push("tls");
         }
         if tls && camera.tls_fingerprint.is_none() {
             // Read once, before the list of calls is closed.
@@ -76,10 +79,9 @@ impl Plan {
         }
         let receivers = !needs.ports.is_empty();
         let mut plan = Self::with(Reach::default().write(&config.state_dir).ports(needs.ports), ["sink"]);
-        if needs.tls {
-            plan.reach = plan.reach.roots();
-        }
         if receivers {
+            // The client for HTTP asks for the authorities whoever is called.
+            plan.reach = plan.reach.roots();
             plan.lists.push("http");
         }
         if needs.names {
@@ -87,5 +89,30 @@ impl Plan {
             plan.lists.push("names");
         }
         plan
+    }
+}
+
+/// Whether the host is given by its address. The crate `url` looks for those of version 4 in web addresses only.
+fn is_address(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_take_no_resolver() {
+        for (url, address) in [
+            ("rtsp://192.0.2.1/x", true),
+            ("rtsp://[2001:db8::1]:554/x", true),
+            ("rtsp://u:p@192.0.2.1:8554/x", true),
+            ("rtsps://camera.example/x", false),
+            ("rtsp://localhost:1/x", false),
+        ] {
+            assert_eq!(is_address(&Url::parse(url).unwrap()), address, "{url}");
+        }
     }
 }

@@ -79,6 +79,13 @@ fn compile(rules: &[&Rule], mismatch: SeccompAction, matched: SeccompAction) -> 
 /// Has the name of a forbidden call written before the process ends by it.
 fn name_the_culprit() -> Result<(), String> {
     let action = SigAction::new(SigHandler::SigAction(on_violation), SaFlags::SA_ONSTACK, SigSet::empty());
+    // A fault ends the process as the kernel ends it. The standard library's handlers, which tell a stack that is too
+    // deep from other faults, take calls that nothing else does.
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: no handler of ours is taken away.
+        unsafe { sigaction(signal, &default) }.map_err(|e| format!("{signal}: {e}"))?;
+    }
     // SAFETY: the handler makes system calls and touches nothing but its own stack and constants.
     unsafe { sigaction(Signal::SIGSYS, &action) }.map(drop).map_err(|e| format!("SIGSYS: {e}"))
 }

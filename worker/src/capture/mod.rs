@@ -51,12 +51,17 @@ const GOODBYE: Duration = Duration::from_millis(1_200);
 /// it the process aborts and is replaced; the host goes on.
 const MEMORY: nix::libc::rlim_t = 512 << 20;
 
-/// Runs until the supervisor drains this process or is gone, or the recording ends.
-pub fn run() -> Result<(), String> {
+/// Takes no more memory than any camera needs.
+pub fn limit_memory() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_DATA) {
         // Where it cannot be set, the host's own limits have to do.
         let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY.min(hard), hard);
     }
+}
+
+/// Runs until the supervisor drains this process or is gone, or the recording ends.
+pub fn run() -> Result<(), String> {
+    limit_memory();
     let link = link::open(Role::Capture)?;
     let mut cage = Cage::enter(link.supervisor());
     let (camera, model) = match link.configuration()? {
@@ -135,6 +140,9 @@ async fn work(
             taken = hand_over(&mut sender, &mut pending), if !pending.is_empty() => taken?,
             event = events.recv(), if pending.is_empty() => {
                 let Some(event) = event else { break Err(gone(&mut task).await) };
+                if let SourceEvent::Outdated(path) = event {
+                    break Err(outdated(path));
+                }
                 let ended = matches!(event, SourceEvent::Ended);
                 let changed = listener.on_event(event, Now::read(), &mut windows);
                 if lossless {
@@ -158,6 +166,11 @@ async fn work(
     // The task reports its own troubles; here it only matters that it does not hold the process up.
     let _ = timeout(GOODBYE, task).await;
     outcome
+}
+
+/// Why this process ends, so that the next one is caged for the files of now.
+fn outdated(path: &std::path::Path) -> String {
+    format!("{}: was replaced, and the new one is out of reach: begins anew", path.display())
 }
 
 /// Tells the supervisor how it stands.

@@ -29,7 +29,7 @@ use nursery_shared::{
 };
 
 use crate::{
-    cage::{Cage, roles::Plan},
+    cage::{Cage, files, roles::Plan},
     link::{self, Inbox, Outbox as Link},
 };
 use heartbeat::Heartbeat;
@@ -98,6 +98,7 @@ pub fn run() -> Result<(), String> {
         heartbeat: None,
         calling: false,
         calls_failed: 0,
+        outdated: None,
     };
     sink.configure(config);
     sink.link.send(&cage.close(&plan)?)?;
@@ -172,6 +173,8 @@ struct Sink {
     calling: bool,
     /// Calls in a row that failed.
     calls_failed: u64,
+    /// In the place of this file, which deliveries take, there is another.
+    outdated: Option<&'static Path>,
 }
 
 fn now() -> Now {
@@ -207,6 +210,12 @@ impl Sink {
                 };
             }
             self.store_waiting()?;
+            if let Some(path) = self.outdated {
+                self.report()?;
+                self.link.flush();
+                let path = path.display();
+                return Err(format!("{path}: was replaced, and the new one is out of reach: begins anew"));
+            }
             if self.keeper.must_report(now()) {
                 self.report()?;
             }
@@ -330,6 +339,7 @@ impl Sink {
             }
             return;
         };
+        self.outdated = files::replaced();
         let count = self.failures_logged.entry(receiver.to_owned()).or_default();
         *count += 1;
         if count.is_power_of_two() {

@@ -64,6 +64,8 @@ pub const CONFIGURATION: Target = Target {
         "timeout_s",
         "supervision",
         "healthy_after_s",
+        "uid_base",
+        "users",
         "env:HOME",
         "env:NO_SUCH",
         "file:key",
