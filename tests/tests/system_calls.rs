@@ -126,7 +126,7 @@ fn the_sink_makes_every_call_that_it_may_make() {
     let dir = TempDir::new();
     let receiver = Receiver::start();
     let url = receiver.alert()["url"].as_str().unwrap().to_owned();
-    for url in [url.replace("127.0.0.1", "localhost"), url] {
+    for (hour, url) in (0..).zip([url.replace("127.0.0.1", "localhost"), url]) {
         let text = format!(
             r#"{{"cameras": [{{"name": "crib", "source": "synthetic:cry"}}], "alerts": [{{"type": "log"}}, {{"type": "webhook", "url": "{url}"}}], "heartbeat": "{url}"}}"#
         );
@@ -145,7 +145,7 @@ fn the_sink_makes_every_call_that_it_may_make() {
         let say = |worker: &mut Traced, seq: u64, what: RecordKind| {
             worker.send(&ToWorker::Record { seq, record: Record { camera: "crib".into(), what } });
         };
-        let (mut seq, start_us) = (0, 1_769_824_984_500_000);
+        let (mut seq, start_us) = (0, 1_769_824_984_500_000 + hour * 3_600_000_000);
         for second in 0..12 {
             seq += 1;
             let values = vec![if second % 8 < 4 { 0.99 } else { 0.01 }; 20];
@@ -165,7 +165,7 @@ fn the_sink_makes_every_call_that_it_may_make() {
         worker.send(&ToWorker::Heartbeat);
         worker.wait_for(|m| matches!(m, FromWorker::Ack { up_to } if up_to > seq).then_some(()));
         nursery_tests::wait::until("deliveries", Duration::from_secs(30), || {
-            (receiver.requests().len() > before + 1).then_some(())
+            (receiver.requests().len() > before).then_some(())
         });
         account.add(&plan, worker);
     }

@@ -17,8 +17,18 @@ const DESCRIPTORS: rlim_t = 256;
 /// Processes and threads of a worker's own user, programs that it starts included.
 const PROCESSES: rlim_t = 512;
 
+/// Parts of the heap that threads have to themselves. With as many as there are processors the C library would count
+/// those by reading a file, long after files are out of reach.
+#[cfg(target_env = "gnu")]
+const HEAPS: libc::c_int = 16;
+
 /// Gives everything away and notes what was.
 pub fn give_away(cage: &mut Cage, supervisor: Option<u32>) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number inside the C library, while there is one thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+    }
     let uid = geteuid().as_raw();
     cage.uid = uid;
     let own = supervisor.is_some_and(|other| other != uid);
