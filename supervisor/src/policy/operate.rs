@@ -180,7 +180,8 @@ impl Policy {
         if reach(&old) != reach(&self.config) {
             // Its cage is put up at the start, for the receivers of that time.
             self.sink_outdated = true;
-            self.restart_slot(self.sink);
+            // One that waits for its next start waits on, and is caged for the new ones then.
+            self.drain(self.sink);
         } else if self.workers.get(&self.sink).is_some_and(|w| w.state == State::Running) {
             self.send(self.sink, ToWorker::ConfigureSink(self.sink_config()));
         } else {
