@@ -36,13 +36,7 @@ fn main() {
         "read" => fs::read(argument).map(|bytes| format!("{} bytes", bytes.len())).map_err(|e| e.to_string()),
         "write" => fs::write(argument, "x").map(|()| "written".to_owned()).map_err(|e| e.to_string()),
         "connect" => TcpStream::connect(argument).map(|_| "connected".to_owned()).map_err(|e| e.to_string()),
-        // SAFETY (all of these): a call that is to be refused; where it is not, it harms nobody but this test.
-        "exec" => outcome(i64::from(unsafe {
-            libc::execve(c"/bin/sh".as_ptr(), [std::ptr::null()].as_ptr(), [std::ptr::null()].as_ptr())
-        })),
-        "ptrace" => outcome(unsafe { libc::ptrace(libc::PTRACE_SEIZE, supervisor, 0, 0) }),
-        "signal" => outcome(i64::from(unsafe { libc::kill(supervisor, libc::SIGTERM) })),
-        "fork" => outcome(i64::from(unsafe { libc::fork() })),
+        "exec" | "ptrace" | "signal" | "fork" => outcome(attack(mode, supervisor)),
         "mapping" => outcome(shared_memory()),
         "program" => outcome(own_program()),
         "threads" => threads(),
@@ -58,6 +52,19 @@ fn main() {
     loop {
         outbox.send(&FromWorker::Progress { done: 2 }).unwrap();
         std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn attack(mode: &str, supervisor: libc::pid_t) -> i64 {
+    let nothing = [std::ptr::null()];
+    // SAFETY: calls that are to be refused; one that is not harms nobody but this test.
+    unsafe {
+        match mode {
+            "exec" => i64::from(libc::execve(c"/bin/sh".as_ptr(), nothing.as_ptr(), nothing.as_ptr())),
+            "ptrace" => libc::ptrace(libc::PTRACE_SEIZE, supervisor, 0, 0),
+            "signal" => i64::from(libc::kill(supervisor, libc::SIGTERM)),
+            _ => i64::from(libc::fork()),
+        }
     }
 }
 

@@ -46,8 +46,8 @@ const WORDS: &[(&str, u64)] = &[
     ("MAP_SHARED", libc::MAP_SHARED as u64),
     ("CLONE_THREAD", libc::CLONE_THREAD as u64),
     ("PR_SET_NAME", libc::PR_SET_NAME as u64),
-    ("FIONREAD", libc::FIONREAD as u64),
-    ("FIONBIO", libc::FIONBIO as u64),
+    ("FIONREAD", libc::FIONREAD),
+    ("FIONBIO", libc::FIONBIO),
     ("SIGABRT", libc::SIGABRT as u64),
 ];
 
