@@ -64,6 +64,8 @@ pub fn replaced() -> Option<&'static Path> {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Reach {
     read: Vec<PathBuf>,
+    /// The same, needed only before the list of system calls is closed.
+    read_early: Vec<PathBuf>,
     write: Vec<PathBuf>,
     ports: Vec<u16>,
     /// Starts what needs nobody knows what: only signals are held back.
@@ -100,9 +102,10 @@ impl Reach {
     }
 
     /// The authorities that this host trusts.
-    pub fn roots(self) -> Self {
+    pub fn roots(mut self) -> Self {
         let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(std::env::var_os);
-        self.read(ROOTS).read(named)
+        self.read_early.extend(ROOTS.into_iter().map(PathBuf::from).chain(named.map(PathBuf::from)));
+        self
     }
 
     /// Files and ports are free, for this reason.
