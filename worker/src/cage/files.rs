@@ -150,8 +150,9 @@ fn restrict(reach: &Reach) -> Result<RestrictionStatus, RulesetError> {
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(signals | Scope::AbstractUnixSocket)?
         .create()?;
-    for (paths, access) in [(&reach.read, AccessFs::ReadFile | AccessFs::ReadDir), (&reach.write, keeping())]
-    {
+    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+    let places = [(&reach.read, reading), (&reach.read_early, reading), (&reach.write, keeping())];
+    for (paths, access) in places {
         for path in paths {
             // What is not there cannot be opened either.
             let Ok(opened) = PathFd::new(path) else { continue };
