@@ -2,6 +2,7 @@
 //! protocol, and the shapes that people script against.
 #![forbid(unsafe_code)]
 
+pub mod cage;
 pub mod codec;
 pub mod config;
 pub mod control;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    cage::Cage,
     config::{AlertConfig, CameraConfig, DetectionConfig},
     model_state::ModelState,
     pcm::{Pcm, SAMPLE_RATE},
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -100,6 +101,8 @@ pub enum FromWorker {
     /// sink: an event was stored; `json` is the body that receivers get. At most once, for people to look at:
     /// receivers are served by the sink itself.
     Event { json: String },
+    /// What this process can no longer do. Once, before [`FromWorker::Ready`] and before it touches anything foreign.
+    Caged(Cage),
 }
 
 /// Everything that the supervisor tells a worker.

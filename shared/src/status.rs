@@ -39,6 +39,8 @@ pub struct WorkerStatus {
     pub progress_age_s: Option<f64>,
     pub rss_bytes: u64,
     pub cpu_s: f64,
+    /// What its process can no longer do; null until it has said so.
+    pub cage: Option<crate::cage::Cage>,
 }
 
 /// State of a camera.

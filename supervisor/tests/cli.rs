@@ -32,7 +32,10 @@ struct TempDir(PathBuf);
 
 impl TempDir {
     fn new() -> Self {
-        Self(nix::unistd::mkdtemp(&std::env::temp_dir().join("nursery-cli-XXXXXX")).unwrap())
+        let dir = nix::unistd::mkdtemp(&std::env::temp_dir().join("nursery-cli-XXXXXX")).unwrap();
+        // As root, workers are other users, who must get to their program.
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        Self(dir)
     }
 
     fn join(&self, name: &str) -> PathBuf {
@@ -212,6 +215,7 @@ fn nasty() -> Status {
         progress_age_s: None,
         rss_bytes: u64::MAX,
         cpu_s: 1e12,
+        cage: None,
     };
     Status {
         version: VERSION.into(),
@@ -374,7 +378,11 @@ fn check_names_what_it_found() {
     let config = dir.write("cameras.json", r#"[{"name": "crib", "source": "synthetic:cry"}]"#);
     let worker = dir.script("worker", &info(VERSION));
     let said = printed(nursery(["check", "--config"]).arg(&config).arg("--worker-binary").arg(&worker));
-    assert_eq!(said, format!("{}: ok, 1 camera, 0 alerts, model test-model\n", config.display()));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], format!("{}: ok, 1 camera, 0 alerts, model test-model", config.display()));
+    // This worker says nothing of the kernel.
+    assert!(lines[1].starts_with("  cages: ") && lines[1].contains("no Landlock"), "{said}");
+    assert!(lines.len() == 3 && lines[2].contains("cgroup"), "{said}");
 }
 
 #[test]
@@ -395,7 +403,7 @@ fn check_tells_what_a_sensitivity_comes_to() {
     assert_eq!(lines[1], format!("  crib: crying from a probability of {low:.3} on"));
     assert_eq!(lines[2], "  hall: announced after 12 s of crying within a minute");
     assert_eq!(lines[3], "  attic: crying from a probability of 0.700 on");
-    assert_eq!(lines.len(), 4);
+    assert_eq!(lines.len(), 6, "{said}");
 }
 
 #[test]

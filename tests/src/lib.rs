@@ -14,6 +14,7 @@ pub mod service;
 pub mod simulation;
 mod slot;
 pub mod temp_dir;
+pub mod traced;
 pub mod wait;
 
 /// Says on standard error, past libtest's capturing, that a test did not run, and why.

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
@@ -70,6 +70,7 @@ pub struct Service {
     log: Arc<Mutex<Vec<String>>>,
     environment: Vec<(String, String)>,
     worker: Option<PathBuf>,
+    uid: Option<u32>,
     _slot: Slot,
 }
 
@@ -89,21 +90,36 @@ impl Service {
 
     /// The same with additional variables in its environment.
     pub fn start_with(config: &Value, environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self::launch(config, environment.into_iter().collect(), None)
+        Self::launch(config, environment.into_iter().collect(), None, None)
     }
 
     /// The same with another worker binary.
     pub fn start_with_worker(config: &Value, worker: &Path) -> Self {
-        Self::launch(config, Vec::new(), Some(worker.to_owned()))
+        Self::launch(config, Vec::new(), Some(worker.to_owned()), None)
     }
 
     /// The same in a directory that is there already, with what the caller has put in it.
     pub fn start_in(dir: TempDir, config: &Value, worker: &Path) -> Self {
-        Self::launch_in(dir, config, Vec::new(), Some(worker.to_owned()))
+        Self::launch_in(dir, config, Vec::new(), Some(worker.to_owned()), None)
     }
 
-    fn launch(config: &Value, environment: Vec<(String, String)>, worker: Option<PathBuf>) -> Self {
-        Self::launch_in(TempDir::new(), config, environment, worker)
+    /// The same as another user, for tests that run as root.
+    pub fn start_as(config: &Value, uid: u32) -> Self {
+        Self::launch(config, Vec::new(), None, Some(uid))
+    }
+
+    /// The same with another worker binary as another user.
+    pub fn start_worker_as(config: &Value, worker: &Path, uid: Option<u32>) -> Self {
+        Self::launch(config, Vec::new(), Some(worker.to_owned()), uid)
+    }
+
+    fn launch(
+        config: &Value,
+        environment: Vec<(String, String)>,
+        worker: Option<PathBuf>,
+        uid: Option<u32>,
+    ) -> Self {
+        Self::launch_in(TempDir::new(), config, environment, worker, uid)
     }
 
     fn launch_in(
@@ -111,13 +127,15 @@ impl Service {
         config: &Value,
         environment: Vec<(String, String)>,
         worker: Option<PathBuf>,
+        uid: Option<u32>,
     ) -> Self {
         let slot = Slot::take();
         let dir = Arc::new(dir);
         write_config(&dir, config);
-        let (child, log) = spawn(&dir, &environment, worker.as_deref());
+        std::os::unix::fs::chown(dir.path(), uid, uid).expect("hand the directory over");
+        let (child, log) = spawn(&dir, &environment, worker.as_deref(), uid);
         let process = Process::of(child.id()).expect("the process just started");
-        let mut service = Self { dir, child, process, log, environment, worker, _slot: slot };
+        let mut service = Self { dir, child, process, log, environment, worker, uid, _slot: slot };
         service.wait_until_it_answers();
         service
     }
@@ -150,6 +168,11 @@ impl Service {
     /// Replaces the configuration file; `reload` is the test's.
     pub fn write_config(&self, config: &Value) {
         write_config(&self.dir, config);
+    }
+
+    /// Runs `nursery check` on its configuration file.
+    pub fn check(&self) -> Output {
+        wait::output(nursery(["check", "--config"]).arg(self.config_path()), Duration::from_secs(30))
     }
 
     /// Runs `nursery COMMAND` against this service.
@@ -294,7 +317,7 @@ impl Service {
 
     /// Starts it again in the same directories after it has ended.
     pub fn start_again(&mut self) {
-        let (child, log) = spawn(&self.dir, &self.environment, self.worker.as_deref());
+        let (child, log) = spawn(&self.dir, &self.environment, self.worker.as_deref(), self.uid);
         self.process = Process::of(child.id()).expect("the process just started");
         (self.child, self.log) = (child, log);
         self.wait_until_it_answers();
@@ -376,9 +399,18 @@ fn write_config(dir: &TempDir, config: &Value) {
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-fn spawn(dir: &TempDir, environment: &[(String, String)], worker: Option<&Path>) -> (Child, Log) {
+fn spawn(
+    dir: &TempDir,
+    environment: &[(String, String)],
+    worker: Option<&Path>,
+    uid: Option<u32>,
+) -> (Child, Log) {
     let worker = worker.map(|path| [OsStr::new("--worker-binary"), path.as_os_str()]);
-    let mut child = nursery(["run", "--config"])
+    let mut command = nursery(["run", "--config"]);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    let mut child = command
         .arg(dir.join("cameras.json"))
         .arg("--state-dir")
         .arg(dir.join("state"))

@@ -109,6 +109,9 @@ fn a_command_gets_the_event_as_json_on_its_standard_input() {
     let dir = TempDir::new();
     let (script, got) = (dir.join("alert.sh"), dir.join("got"));
     std::fs::write(&script, format!("cat >> {}; echo >> {0}\n", got.display())).unwrap();
+    // As root the command runs as the sink's user.
+    std::fs::write(&got, "").unwrap();
+    std::fs::set_permissions(&got, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
     let crib = RtspCamera::start(Codec::L16);
     let service = Service::start(&config(
         [camera("crib", crib.url())],

@@ -252,6 +252,7 @@ fn where_nothing_can_be_written_post_mortems_are_kept_in_memory() {
     let service = Service::start(&config([camera("crib", "synthetic:silence")], []));
     service.wait_live(&["crib"]);
     // Not even root makes a directory where a file is.
+    std::fs::remove_dir_all(service.dir().join("state/postmortems")).unwrap();
     std::fs::write(service.dir().join("state/postmortems"), "in the way").unwrap();
     let old = service.process_of("sink");
     assert!(old.signal(Signal::SIGKILL));

@@ -9,17 +9,24 @@ use nursery_shared::{
     model_state::ModelState,
 };
 
-use crate::{info, link};
+use crate::{
+    cage::{Cage, roles::Plan},
+    info, link,
+};
 
 /// Runs until the supervisor drains this process or is gone.
 pub fn run() -> Result<(), String> {
-    let (mut inbox, outbox) = link::open(Role::Infer)?;
-    let mut receive = move || inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"));
-    let (model, threads) = match receive()? {
+    let link = link::open(Role::Infer)?;
+    let mut cage = Cage::enter(link.supervisor());
+    let (model, threads) = match link.configuration()? {
         Some(ToWorker::ConfigureInfer { model, threads }) => (model, threads),
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
+    let plan = Plan::infer(model.as_deref());
+    cage.confine(&plan);
+    let (mut inbox, outbox) = link.start()?;
+    let mut receive = move || inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"));
     // SAFETY: read by the compute threads' pool when it starts, which is at the first use below; the only
     // other thread is the link's writer, which does not look at the environment.
     unsafe {
@@ -29,6 +36,9 @@ pub fn run() -> Result<(), String> {
     }
     let mut scorer = Scorer::new(info::load_detector(model.as_deref().map(Path::new))?);
     scorer.warm_up()?;
+    // All compute threads have begun when they have answered: beginning takes calls that are about to be given up.
+    rayon::broadcast(|_| ());
+    outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
     let mut scored = 0;
     loop {

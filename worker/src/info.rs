@@ -6,6 +6,8 @@ use std::{path::PathBuf, process::ExitCode};
 use nursery_models::Detector;
 use nursery_shared::{VERSION, message::ModelShape, message::PROTOCOL};
 
+use crate::cage;
+
 /// Arguments of `info`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -42,7 +44,8 @@ pub fn run(args: Args) -> ExitCode {
         Ok(detector) => {
             println!(
                 "{}",
-                serde_json::json!({"version": VERSION, "protocol": PROTOCOL, "model": shape(&detector)})
+                serde_json::json!({"version": VERSION, "protocol": PROTOCOL, "model": shape(&detector),
+                    "kernel": cage::kernel()})
             );
             ExitCode::SUCCESS
         }

@@ -1,5 +1,6 @@
 //! nursery's workers as a library, so that tests reach their parts; the program is `main.rs`.
 
+pub mod cage;
 pub mod capture;
 pub mod detect;
 pub mod examine;

@@ -42,6 +42,7 @@ struct State {
     queue: VecDeque<Item>,
     droppable: usize,
     writing: bool,
+    begun: bool,
     closed: bool,
 }
 
@@ -120,8 +121,46 @@ fn push(shared: &Shared, mut state: MutexGuard<'_, State>, item: Item) -> Result
     Ok(())
 }
 
-/// Takes the inherited socket, says hello and returns both halves. To be called once, first thing.
-pub fn open(role: Role) -> Result<(Inbox, Outbox), String> {
+/// The socket before there is a thread beside this one: hello is said, the configuration may be read, and whatever
+/// concerns single threads (the cage's files and ports) can be done for all that will ever be.
+pub struct Opened {
+    stream: Arc<Stream>,
+    supervisor: Option<u32>,
+}
+
+impl Opened {
+    /// User at the other end.
+    pub fn supervisor(&self) -> Option<u32> {
+        self.supervisor
+    }
+
+    /// The supervisor's first message; `None` when it is gone. Blocks.
+    pub fn configuration(&self) -> Result<Option<ToWorker>, String> {
+        frame::read_frame(&mut &*self.stream, MAX_TO_WORKER)
+            .map_err(|e| format!("frame from the supervisor: {e}"))
+    }
+
+    /// Both halves, and the thread that writes.
+    pub fn start(self) -> Result<(Inbox, Outbox), String> {
+        let outbox =
+            Outbox(Arc::new(Shared { state: Mutex::new(State::default()), changed: Condvar::new() }));
+        let (writer, send) = (outbox.clone(), Arc::clone(&self.stream));
+        std::thread::Builder::new()
+            .name("link-writer".into())
+            .spawn(move || write_loop(&writer, send))
+            .map_err(|e| format!("cannot start the writing thread: {e}"))?;
+        // Until it has begun it makes calls that not every role may make.
+        let mut state = outbox.lock();
+        while !state.begun {
+            state = outbox.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        Ok((Inbox(self.stream), outbox))
+    }
+}
+
+/// Takes the inherited socket and says hello. To be called once, first thing.
+pub fn open(role: Role) -> Result<Opened, String> {
     let no_socket = |e: io::Error| {
         format!("no socket on descriptor {WORKER_FD} ({e}): this program is started by `nursery`")
     };
@@ -131,6 +170,12 @@ pub fn open(role: Role) -> Result<(Inbox, Outbox), String> {
         nix::sys::socket::sockopt::SockType,
     )
     .map_err(|e| no_socket(e.into()))?;
+    let supervisor = nix::sys::socket::getsockopt(
+        // SAFETY: as above.
+        &unsafe { std::os::fd::BorrowedFd::borrow_raw(WORKER_FD) },
+        nix::sys::socket::sockopt::PeerCredentials,
+    );
+    let supervisor = supervisor.ok().map(|peer| peer.uid());
     // SAFETY: the supervisor put the socket there for this process alone, nothing else in this process owns
     // it, and `open` is called once.
     let fd = unsafe { OwnedFd::from_raw_fd(WORKER_FD) };
@@ -138,18 +183,14 @@ pub fn open(role: Role) -> Result<(Inbox, Outbox), String> {
         .map_err(|e| no_socket(e.into()))?;
     let stream = Stream::from(fd);
     stream.set_nonblocking(false).map_err(no_socket)?;
-    let stream = Arc::new(stream);
-    let outbox = Outbox(Arc::new(Shared { state: Mutex::new(State::default()), changed: Condvar::new() }));
-    let (writer, send) = (outbox.clone(), Arc::clone(&stream));
-    std::thread::Builder::new()
-        .name("link-writer".into())
-        .spawn(move || write_loop(&writer, send))
-        .map_err(|e| format!("cannot start the writing thread: {e}"))?;
-    outbox.send(&FromWorker::Hello { protocol: PROTOCOL, version: VERSION.to_owned(), role })?;
-    Ok((Inbox(stream), outbox))
+    let hello = encode(&FromWorker::Hello { protocol: PROTOCOL, version: VERSION.to_owned(), role })?;
+    (&stream).write_all(&hello).map_err(|_| "the supervisor is gone".to_owned())?;
+    Ok(Opened { stream: Arc::new(stream), supervisor })
 }
 
 fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
+    outbox.lock().begun = true;
+    outbox.0.changed.notify_all();
     loop {
         let mut state = outbox.lock();
         let item = loop {

@@ -22,6 +22,9 @@ const MAX_CAMERAS: usize = 4096;
 /// What may be asked for as a worker's memory: with less than this no worker of any role is sure to start.
 const WORKER_MEMORY_MB: std::ops::RangeInclusive<u64> = 128..=1_048_576;
 
+/// Where the workers' users may begin: after those of people and services, before those that mean `nobody`.
+const UID_BASES: std::ops::RangeInclusive<u32> = 1000..=2_147_000_000;
+
 /// Most seconds of crying within a minute that may be asked for: babies breathe, and hardly ever cry for more than
 /// half of a minute, so that more would mean never.
 const MAX_SUSTAINED_S: f64 = 30.0;
@@ -177,6 +180,15 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
             "supervision.worker_memory_mb: {memory}, expected a number of mebibytes from {} to {}",
             WORKER_MEMORY_MB.start(),
             WORKER_MEMORY_MB.end()
+        ));
+    }
+    if let Some(base) = config.supervision.uid_base
+        && !UID_BASES.contains(&base)
+    {
+        return Err(format!(
+            "supervision.uid_base: {base}, expected a user number from {} to {}",
+            UID_BASES.start(),
+            UID_BASES.end()
         ));
     }
     if let Some(url) = &mut config.heartbeat {

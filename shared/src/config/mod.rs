@@ -1,6 +1,7 @@
 //! The configuration file: its shape, its defaults and what is allowed in it. Reading it is in [`load`].
 
 mod load;
+mod reach;
 mod sensitivity;
 mod source;
 
@@ -8,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, from_file, from_json, schema};
+pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
 
@@ -41,7 +43,7 @@ pub struct Config {
 }
 
 /// How workers are restarted.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SupervisionConfig {
     /// Seconds that a worker must have been ready before it died, so that it is restarted like one that failed
@@ -50,11 +52,31 @@ pub struct SupervisionConfig {
     /// Mebibytes that a worker process may allocate (capture: 512 at the most). One that wants more dies of it and is
     /// restarted, instead of taking the memory of everybody else. Programs of `exec:` sources are not limited.
     pub worker_memory_mb: u64,
+    /// As root: the first of 8192 user and group numbers that nobody else uses; each worker gets one of its own.
+    pub uid_base: Option<u32>,
+    /// As root: users of the roles, instead of one of those numbers for each worker.
+    pub users: UsersConfig,
 }
 
 impl Default for SupervisionConfig {
     fn default() -> Self {
-        Self { healthy_after_s: 60.0, worker_memory_mb: 1024 }
+        Self { healthy_after_s: 60.0, worker_memory_mb: 1024, uid_base: None, users: UsersConfig::default() }
+    }
+}
+
+/// Users as which workers run, by role: names or numbers in /etc/passwd, with the groups that have them as members.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UsersConfig {
+    pub capture: Option<String>,
+    pub infer: Option<String>,
+    pub sink: Option<String>,
+}
+
+impl UsersConfig {
+    /// At least one is given.
+    pub fn any(&self) -> bool {
+        self.capture.is_some() || self.infer.is_some() || self.sink.is_some()
     }
 }
 

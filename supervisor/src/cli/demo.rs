@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -89,7 +90,15 @@ impl PrivateDir {
     fn new() -> Result<Self, Failure> {
         let template = std::env::temp_dir().join("nursery-demo-XXXXXX");
         nix::unistd::mkdtemp(&template)
-            .map(Self)
+            .map_err(std::io::Error::from)
+            .and_then(|dir| {
+                // As root, workers of other users must get to what is theirs in it.
+                let dir = Self(dir);
+                if nix::unistd::geteuid().is_root() {
+                    std::fs::set_permissions(&dir.0, std::fs::Permissions::from_mode(0o711))?;
+                }
+                Ok(dir)
+            })
             .map_err(|e| Failure::failed(format!("{}: {e}", template.display())))
     }
 }

@@ -12,7 +12,7 @@ mod worker_binary;
 use std::{
     ffi::OsString,
     io::{self, Write},
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -20,8 +20,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use nursery_shared::{
+    cage::{Kernel, LANDLOCK_PORTS, LANDLOCK_SIGNALS},
     config::{self, DetectionConfig},
     control::{PoolSize, Reply, Request, default_socket, default_state_dir},
+    message::Role,
     status::Status,
 };
 
@@ -284,8 +286,12 @@ fn run(args: RunArgs) -> Result<(), Failure> {
 fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
     let config = config::from_file(path).map_err(|e| Failure::usage(e.to_string()))?;
     let worker = worker.find()?;
-    let model = service::probe::probe(&worker, config.inference.model.as_deref())
-        .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
+    let identities = service::identity::Identities::new(&config.supervision)
+        .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+    let reader = identities.as_ref().map(|ids| ids.of(Role::Infer, service::PROBE_SLOT));
+    let service::probe::Answer { model, kernel } =
+        service::probe::probe(&worker, config.inference.model.as_deref(), reader.as_ref())
+            .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut lines = vec![format!(
         "{}: ok, {}, {}, model {}",
@@ -306,7 +312,25 @@ fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
             lines.push(format!("  {}: announced after {after} s of crying within a minute", camera.name));
         }
     }
+    lines.extend(offers(kernel, identities.is_some()));
     print(&lines.join("\n"))
+}
+
+/// What workers can be caged with here.
+fn offers(kernel: Kernel, users: bool) -> Vec<String> {
+    let landlock = match kernel.landlock {
+        None => "no Landlock (files and ports are free)".to_owned(),
+        Some(n) if n < LANDLOCK_PORTS => format!("Landlock {n} (files; ports and signals are free)"),
+        Some(n) if n < LANDLOCK_SIGNALS => format!("Landlock {n} (files and ports; signals are free)"),
+        Some(n) => format!("Landlock {n} (files, ports, signals)"),
+    };
+    let seccomp = if kernel.seccomp { "seccomp" } else { "no seccomp (system calls are free)" };
+    let users = if users { "a user for each worker" } else { "one user for all (not started as root)" };
+    let cgroups = match service::cgroups::delegated() {
+        Ok(place) => format!("cgroup v2 delegated at {}", place.display()),
+        Err(why) => format!("no cgroups ({why}; limits per process instead)"),
+    };
+    vec![format!("  cages: {users}, {seccomp}, {landlock}"), format!("  {cgroups}")]
 }
 
 fn show_status(
@@ -375,9 +399,20 @@ fn state_dir(given: Option<PathBuf>, socket: SocketArg) -> Result<PathBuf, Failu
     }
 }
 
+/// What a worker without rights has written is read without rights: as the owner of the store, where root asks.
+fn as_owner(command: &mut Command, state_dir: &std::path::Path) {
+    if let Ok(store) = std::fs::symlink_metadata(state_dir.join("nursery.sqlite"))
+        && nix::unistd::geteuid().is_root()
+        && store.uid() != 0
+    {
+        command.uid(store.uid()).gid(store.gid());
+    }
+}
+
 fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
     let state_dir = state_dir(args.state_dir, args.socket)?;
     let mut command = Command::new(args.worker.find()?);
+    as_owner(&mut command, &state_dir);
     command.arg("quarantine").arg("--state-dir").arg(state_dir);
     if args.json {
         command.arg("--json");
@@ -388,6 +423,7 @@ fn quarantine(args: QuarantineArgs) -> Result<(), Failure> {
 fn events(args: EventsArgs) -> Result<(), Failure> {
     let state_dir = state_dir(args.state_dir, args.socket)?;
     let mut command = Command::new(args.worker.find()?);
+    as_owner(&mut command, &state_dir);
     command.arg("events").arg("--state-dir").arg(state_dir);
     if args.json {
         command.arg("--json");

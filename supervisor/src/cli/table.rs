@@ -70,7 +70,35 @@ pub fn workers(status: &Status) -> String {
         ];
         (row, w.last_exit.as_ref().map(|e| format!("last exit: {e}")))
     });
-    table(head, [false, false, true, true, true, true, true, true], rows)
+    [vec![table(head, [false, false, true, true, true, true, true, true], rows)], cages(status)]
+        .concat()
+        .join("\n")
+}
+
+/// How well the workers are caged: what holds for all of a kind in one line.
+fn cages(status: &Status) -> Vec<String> {
+    let caged = || status.workers.iter().filter_map(|w| Some((w, w.cage.as_ref()?)));
+    if caged().next().is_none() {
+        return Vec::new();
+    }
+    let mut lacks: Vec<(String, Vec<&str>)> = Vec::new();
+    for (worker, cage) in caged() {
+        for missing in &cage.missing {
+            let text = format!("{}: {}", missing.guard.name(), missing.why);
+            let role = worker.role.as_str();
+            match lacks.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, roles)) if roles.contains(&role) => {}
+                Some((_, roles)) => roles.push(role),
+                None => lacks.push((text, vec![role])),
+            }
+        }
+    }
+    if lacks.is_empty() {
+        return vec![String::new(), "cages      whole".to_owned()];
+    }
+    let mut lines = vec![String::new(), "cages      not in force:".to_owned()];
+    lines.extend(lacks.iter().flat_map(|(text, roles)| note(&format!("{} (of {})", text, roles.join(", ")))));
+    lines
 }
 
 fn progress(w: &WorkerStatus) -> String {
@@ -200,6 +228,7 @@ mod tests {
                 progress_age_s: Some(1e9),
                 rss_bytes: u64::MAX / 1_000_000,
                 cpu_s: 1e8,
+                cage: None,
             }],
             cameras: vec![CameraStatus {
                 name: "ü".repeat(64),

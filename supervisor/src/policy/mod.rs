@@ -20,13 +20,14 @@ mod tests;
 mod worker;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Add,
     time::Duration,
 };
 
 use nursery_shared::{
     VERSION,
+    cage::{Cage, Guard},
     config::Config,
     control::PoolSize,
     message::{
@@ -183,6 +184,8 @@ pub struct Policy {
     heartbeat: heartbeat::Heartbeat,
     stopping: Option<operate::Stopping>,
     finished: bool,
+    /// What is missing of the cages of a role, where that was logged.
+    told_missing: BTreeSet<(Role, Guard)>,
     actions: Vec<Action>,
 }
 
@@ -225,6 +228,7 @@ impl Policy {
             heartbeat: heartbeat::Heartbeat::new(now),
             stopping: None,
             finished: false,
+            told_missing: BTreeSet::new(),
             actions: Vec::new(),
         };
         policy.sink = policy.add_worker("sink".into(), Role::Sink, None);
@@ -319,6 +323,7 @@ impl Policy {
         worker.examined_until = None;
         worker.paused = false;
         worker.ended = false;
+        worker.cage = None;
         let key = Key { slot, generation: worker.generation };
         self.actions.push(Action::Spawn { key, role: worker.role, name: worker.name.clone() });
     }
@@ -450,6 +455,7 @@ impl Policy {
             FromWorker::Hello { protocol, version, role: claimed } => {
                 self.on_hello(key, protocol, &version, claimed)
             }
+            FromWorker::Caged(cage) => self.on_caged(key, cage),
             FromWorker::Ready => self.on_ready(key),
             FromWorker::Progress { done } => {
                 if done != worker.progress || worker.progress_at.is_none() {
@@ -513,6 +519,28 @@ impl Policy {
         };
         self.send(key.slot, configure);
         Ok(())
+    }
+
+    /// What a process can no longer do; believed as long as nothing foreign has reached it.
+    fn on_caged(&mut self, key: Key, cage: Cage) -> Result<(), String> {
+        let Some(worker) = self.current(key) else { return Ok(()) };
+        match worker.state {
+            State::Starting if worker.cage.is_none() => {
+                let (cage, role, name) = (cage.presentable(), worker.role, worker.name.clone());
+                worker.cage = Some(cage.clone());
+                for missing in cage.missing {
+                    // That this is not root was said at the start, and what follows from it is in the status.
+                    let known = matches!(missing.guard, Guard::OwnUser | Guard::NotDumpable);
+                    if !known && self.told_missing.insert((role, missing.guard)) {
+                        let (guard, why) = (missing.guard.name(), missing.why);
+                        self.log(Level::Warn, format!("{name}: its cage is incomplete: {guard}: {why}"));
+                    }
+                }
+                Ok(())
+            }
+            State::Stopping => Ok(()),
+            _ => Err("told of its cage twice, or too late".into()),
+        }
     }
 
     fn on_ready(&mut self, key: Key) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nursery_shared::{
-    config::{CameraConfig, Config, MAX_POOL},
+    config::{AlertReach, CameraConfig, Config, MAX_POOL},
     control::PoolSize,
     message::{Record, RecordKind, Role, StreamState, ToWorker},
     suggest,
@@ -176,7 +176,13 @@ impl Policy {
             pool.into_iter().for_each(|slot| self.restart_slot(slot));
         }
         self.resize_pool();
-        if self.workers.get(&self.sink).is_some_and(|w| w.state == State::Running) {
+        let reach = |c: &Config| AlertReach::of(&c.alerts, c.heartbeat.as_ref());
+        if reach(&old) != reach(&self.config) {
+            // Its cage is put up at the start, for the receivers of that time.
+            self.sink_outdated = true;
+            // One that waits for its next start waits on, and is caged for the new ones then.
+            self.drain(self.sink);
+        } else if self.workers.get(&self.sink).is_some_and(|w| w.state == State::Running) {
             self.send(self.sink, ToWorker::ConfigureSink(self.sink_config()));
         } else {
             // One that has said hello but is not ready yet was told the old one.

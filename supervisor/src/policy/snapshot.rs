@@ -91,6 +91,7 @@ impl Policy {
                 progress_age_s: w.progress_at.map(|t| seconds(t, now)),
                 rss_bytes: 0,
                 cpu_s: 0.0,
+                cage: w.cage.clone(),
             })
             .collect();
         workers.sort_by_key(|w| (w.role, w.name.len(), w.name.clone()));

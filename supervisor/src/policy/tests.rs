@@ -1042,6 +1042,57 @@ fn scaling_and_reloading_touch_no_other_process() {
 }
 
 #[test]
+fn a_cage_is_told_once_and_before_the_worker_is_ready_and_what_is_missing_is_logged_once_per_role() {
+    let mut world = World::new(setup(&["a", "b"], 1));
+    assert!(world.status().workers.iter().all(|w| w.cage.is_none()));
+    world.obedient = false;
+    let mut cage = Cage::default();
+    cage.note(Guard::NoCapabilities, Ok(()));
+    cage.note(Guard::Files, Err("no Landlock".into()));
+    cage.note(Guard::OwnUser, Err("not root".into()));
+    for name in ["capture:a", "capture:b"] {
+        world.exit(name, Exit::Signal(9));
+        world.pass(Duration::from_secs(1), &[name]);
+        let role = Role::Capture;
+        world.say(name, FromWorker::Hello { protocol: PROTOCOL, version: VERSION.into(), role });
+        world.say(name, FromWorker::Caged(cage.clone()));
+        world.say(name, FromWorker::Ready);
+        let shown = world.status().workers.into_iter().find(|w| w.name == name).unwrap();
+        assert_eq!(shown.cage.as_ref(), Some(&cage));
+    }
+    let told: Vec<_> = world.log.iter().filter(|l| l.contains("its cage is incomplete")).collect();
+    assert!(told.len() == 1 && told[0].contains("files: no Landlock"), "{told:?}");
+    // Who has read foreign bytes is not believed.
+    world.say("capture:a", FromWorker::Caged(cage));
+    assert!(!world.running.contains_key("capture:a"), "{:?}", world.log);
+}
+
+#[test]
+fn alerts_that_reach_further_restart_the_sink_and_others_do_not() {
+    let with = |url: &str| {
+        let mut config = setup(&["a"], 1).config;
+        let alert = serde_json::json!({"type": "webhook", "url": url});
+        config.alerts = vec![serde_json::from_value(alert).unwrap()];
+        config
+    };
+    let mut world = World::new(setup(&["a"], 1));
+    let mut drained = |config| {
+        let (_, actions) = world.policy.reload(world.now, world.now.0 as i64, config);
+        world.perform(actions);
+        let last = world.running["sink"].1.last() == Some(&ToWorker::Drain);
+        if last {
+            world.exit("sink", Exit::Code(0));
+            world.pass(Duration::from_secs(1), &[]);
+        }
+        last
+    };
+    assert!(drained(with("http://192.0.2.1:9000/a")));
+    assert!(!drained(with("http://192.0.2.1:9000/b")), "the same port");
+    assert!(drained(with("http://192.0.2.1:9001/b")));
+    assert!(drained(with("http://receiver.example:9001/b")), "a name");
+}
+
+#[test]
 fn a_sink_that_was_starting_during_a_reload_gets_the_new_configuration() {
     let mut world = World::new(setup(&["a"], 1));
     world.obedient = false;

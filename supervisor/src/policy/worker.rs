@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nursery_shared::{message::Role, status::WorkerState};
+use nursery_shared::{cage::Cage, message::Role, status::WorkerState};
 
 use super::{Time, backoff::Backoff, camera::PendingWindow};
 
@@ -79,6 +79,8 @@ pub struct Worker {
     pub paused: bool,
     /// capture: the recording came to its end.
     pub ended: bool,
+    /// What the process can no longer do.
+    pub cage: Option<Cage>,
 }
 
 impl Worker {
@@ -107,6 +109,7 @@ impl Worker {
             busy_us: 0,
             paused: false,
             ended: false,
+            cage: None,
         }
     }
 

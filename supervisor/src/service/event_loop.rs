@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::Read,
     os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -25,10 +26,12 @@ use super::{
     Options, ServiceError,
     clients::{Clients, Outcome, Peer},
     examiner::Examiner,
+    identity::Identities,
     logs::Logs,
     postmortems::PostMortems,
     process::{Process, Read1, Remains},
-    procfs, spawn,
+    procfs,
+    spawn::{self, Conditions},
 };
 use crate::policy::{Action, Event, Key, Level, Policy, Setup, Time};
 
@@ -90,9 +93,17 @@ impl Token {
     }
 }
 
+/// As whom and where workers run.
+pub struct Quarters {
+    /// `None`: as our own user.
+    pub identities: Option<Identities>,
+    pub directory: PathBuf,
+}
+
 /// Everything that the loop holds.
 pub struct EventLoop {
     options: Options,
+    quarters: Quarters,
     policy: Policy,
     epoll: Epoll,
     signals: Vec<(i32, UnixStream)>,
@@ -122,6 +133,7 @@ impl EventLoop {
     /// Registers signals and the control socket.
     pub fn new(
         options: Options,
+        quarters: Quarters,
         setup: Setup,
         clients: Clients,
         logs: Logs,
@@ -147,6 +159,7 @@ impl EventLoop {
         let policy = Policy::new(setup, Time(timestamp::monotonic_us()), timestamp::now_us());
         Ok(Self {
             options,
+            quarters,
             policy,
             epoll,
             signals,
@@ -272,7 +285,10 @@ impl EventLoop {
 
     fn spawn(&mut self, key: Key, role: Role, name: String) {
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
-        let started = spawn::spawn(&self.options.worker_binary, role, memory).and_then(|spawned| {
+        let identity = self.quarters.identities.as_ref().map(|ids| ids.of(role, key.slot));
+        let directory = &self.quarters.directory;
+        let conditions = Conditions { identity: identity.as_ref(), directory, memory };
+        let started = spawn::spawn(&self.options.worker_binary, role, conditions).and_then(|spawned| {
             let process = Process::new(key, name, spawned);
             let tokens = [Token::Exit(key.slot), Token::Socket(key.slot), Token::Output(key.slot)];
             for (fd, token) in process.descriptors().into_iter().zip(tokens) {
@@ -413,6 +429,13 @@ impl EventLoop {
         if config.inference.model != self.options.config.inference.model {
             return Err(format!(
                 "{}: inference.model: another model is only taken up at a restart of the service",
+                path.display()
+            ));
+        }
+        let (new, old) = (&config.supervision, &self.options.config.supervision);
+        if (new.uid_base, &new.users) != (old.uid_base, &old.users) {
+            return Err(format!(
+                "{}: supervision.users, supervision.uid_base: other users are only taken up at a restart of the service",
                 path.display()
             ));
         }

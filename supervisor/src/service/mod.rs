@@ -1,15 +1,18 @@
 //! The service: the thin shell of real processes, sockets and clocks around the policy. One thread, one
 //! readiness loop; nothing in it waits for a worker, a client, a disk or a name.
 
+pub mod cgroups;
 pub mod clients;
 mod event_loop;
 mod examiner;
+pub mod identity;
 pub mod logs;
 mod postmortems;
 pub mod probe;
 mod process;
 mod procfs;
 mod spawn;
+mod state_dir;
 mod sys;
 
 use std::{
@@ -24,9 +27,13 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::resource::{Resource, getrlimit, setrlimit},
 };
-use nursery_shared::{config::Config, control::PoolSize};
+use nursery_shared::{config::Config, control::PoolSize, message::Role};
 
 use crate::policy::Setup;
+use identity::Identities;
+
+/// The place of the first inference process: who looks at the model first shall be who uses it.
+pub const PROBE_SLOT: u32 = 1;
 
 /// What `nursery run` and `nursery demo` start the service with.
 pub struct Options {
@@ -84,8 +91,22 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         .into_os_string()
         .into_string()
         .map_err(|_| ServiceError::failed(format!("state directory {state}: not valid UTF-8")))?;
+    let identities =
+        Identities::new(&options.config.supervision).map_err(|message| ServiceError { message, exit: 2 })?;
+    let state_failed = |e: String| ServiceError::failed(format!("state directory {state}: {e}"));
+    if identities.is_some() {
+        state_dir::check_own(&options.state_dir).map_err(state_failed)?;
+    }
     let _lock = lock_state(&options.state_dir)?;
-    let model = probe::probe(&options.worker_binary, options.config.inference.model.as_deref())?;
+    let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
+    let model = probe::probe(
+        &options.worker_binary,
+        options.config.inference.model.as_deref(),
+        of(Role::Infer, PROBE_SLOT).as_ref(),
+    )?
+    .model;
+    let empty_dir =
+        state_dir::prepare(Path::new(&state_dir), of(Role::Sink, 0).as_ref()).map_err(state_failed)?;
     let clients = clients::Clients::bind(&options.control_socket)?;
     raise_descriptor_limit();
     let logs = logs::start(options.log_to_stderr).map_err(|e| ServiceError::failed(format!("log: {e}")))?;
@@ -103,7 +124,9 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         seed: fastrand::u64(..),
     };
-    let result = event_loop::EventLoop::new(options, setup, clients, logs.clone(), post_mortems)?.run();
+    let quarters = event_loop::Quarters { identities, directory: empty_dir };
+    let result =
+        event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems)?.run();
     logs.flush();
     result
 }

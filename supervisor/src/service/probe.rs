@@ -3,7 +3,7 @@
 
 use std::{
     io::Read,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -12,12 +12,13 @@ use std::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nursery_shared::{
     VERSION,
+    cage::Kernel,
     message::{MAX_SCORES, ModelShape, PROTOCOL},
     model_state::MAX_STATE,
 };
 use serde::Deserialize;
 
-use super::{ServiceError, sys};
+use super::{ServiceError, identity::Identity, spawn, sys};
 
 /// Loading a model takes well under a second; a busy machine is granted more.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -29,6 +30,15 @@ struct Info {
     version: String,
     protocol: u32,
     model: ModelShape,
+    #[serde(default)]
+    kernel: Kernel,
+}
+
+/// What the worker binary said.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub model: ModelShape,
+    pub kernel: Kernel,
 }
 
 fn failed(message: String) -> ServiceError {
@@ -36,20 +46,31 @@ fn failed(message: String) -> ServiceError {
 }
 
 /// Runs `binary info` and checks the answer. An unreadable model is a wrong configuration (exit 2).
-pub fn probe(binary: &Path, model: Option<&str>) -> Result<ModelShape, ServiceError> {
+/// Where that user is given, as the user who is going to read it.
+pub fn probe(
+    binary: &Path,
+    model: Option<&str>,
+    identity: Option<&Identity>,
+) -> Result<Answer, ServiceError> {
     let place = binary.display();
     let mut command = Command::new(binary);
     command
         .arg("info")
         .env_clear()
-        .envs(super::spawn::KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(spawn::environment(identity))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if let Some(model) = model {
         command.args(["--model", model]);
     }
-    let mut child = command.spawn().map_err(|e| failed(format!("{place}: cannot be started: {e}")))?;
+    if let Some(identity) = identity.cloned() {
+        // SAFETY: the closure makes only async-signal-safe system calls, see there.
+        unsafe { command.pre_exec(move || sys::become_user(&identity)) };
+    }
+    let mut child = command
+        .spawn()
+        .map_err(|e| failed(format!("{place}: cannot be started: {}", spawn::explain(e, identity))))?;
     let deadline = Instant::now() + LIMIT;
     let status = sys::pidfd_open(child.id()).and_then(|pidfd| {
         loop {
@@ -93,7 +114,7 @@ pub fn probe(binary: &Path, model: Option<&str>) -> Result<ModelShape, ServiceEr
     }
 }
 
-fn understand(answer: &str) -> Result<ModelShape, String> {
+fn understand(answer: &str) -> Result<Answer, String> {
     let info: Info = serde_json::from_str(answer)
         .map_err(|_| "is no nursery-worker: `info` gave no description".to_owned())?;
     if info.version != VERSION || info.protocol != PROTOCOL {
@@ -117,7 +138,7 @@ fn understand(answer: &str) -> Result<ModelShape, String> {
             m.state_bytes
         ));
     }
-    Ok(info.model)
+    Ok(Answer { model: info.model, kernel: info.kernel })
 }
 
 #[cfg(test)]

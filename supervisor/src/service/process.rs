@@ -94,11 +94,26 @@ impl Remains {
             .signal
             .and_then(|number| Signal::try_from(number).ok())
             .map(|signal| signal.as_str().to_owned());
+        if let Some(call) = forbidden_call(post_mortem.signal, &self.log) {
+            post_mortem.notes.push(format!(
+                "it made the system call {call}, which its role has no use for: either somebody took it over through what it read, or a list of system calls is incomplete, which should be reported"
+            ));
+        }
         if self.ended.core_dumped {
             post_mortem.notes.push("the kernel wrote a core dump".into());
         }
         post_mortem.log = self.log;
     }
+}
+
+/// The call that a worker died of; it wrote the name itself, as the last thing it did.
+fn forbidden_call(signal: Option<i32>, log: &[String]) -> Option<String> {
+    if signal != Some(Signal::SIGSYS as i32) {
+        return None;
+    }
+    let line =
+        log.iter().rev().find_map(|line| line.split_once("forbidden system call ").map(|(_, rest)| rest))?;
+    Some(line.split_once(": ").map_or(line, |(call, _)| call).to_owned())
 }
 
 /// What reading from a worker's socket brought.

@@ -2,6 +2,7 @@
 //! pipe, a small environment, a session of its own.
 
 use std::{
+    ffi::OsString,
     io::{self, PipeReader},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
@@ -14,7 +15,7 @@ use nix::{
 };
 use nursery_shared::message::{Role, WORKER_FD};
 
-use super::sys;
+use super::{identity::Identity, sys};
 
 /// Environment variables that a worker gets; everything else, secrets above all, stays here.
 pub const KEPT: &[&str] = &[
@@ -33,6 +34,28 @@ pub const KEPT: &[&str] = &[
     "RUST_BACKTRACE",
 ];
 
+/// Of these, what is only true of our own user.
+const PERSONAL: &[&str] = &["HOME", "USER", "XDG_RUNTIME_DIR"];
+
+/// The environment of a worker that runs as `identity`, or as our own user.
+pub fn environment(identity: Option<&Identity>) -> impl Iterator<Item = (&'static str, OsString)> {
+    let another = identity.is_some();
+    KEPT.iter()
+        .filter(move |name| !(another && PERSONAL.contains(name)))
+        .filter_map(|name| Some((*name, std::env::var_os(name)?)))
+        .chain(another.then(|| ("HOME", OsString::from("/"))))
+}
+
+/// As whom, and where, a worker is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Conditions<'a> {
+    /// `None`: our own user.
+    pub identity: Option<&'a Identity>,
+    pub directory: &'a Path,
+    /// Bytes that it may have of its own.
+    pub memory: u64,
+}
+
 /// A process that was just started.
 pub struct Spawned {
     pub child: Child,
@@ -44,24 +67,26 @@ pub struct Spawned {
     pub output: PipeReader,
 }
 
-/// Starts `binary ROLE`, which may have `memory` bytes of its own. To be called from the main thread: the worker dies
-/// with the thread that calls this.
-pub fn spawn(binary: &Path, role: Role, memory: u64) -> io::Result<Spawned> {
+/// Starts `binary ROLE`. To be called from the main thread: the worker dies with the thread that calls this.
+pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Result<Spawned> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let (output, write_end) = io::pipe()?;
     let mut command = Command::new(binary);
     command
         .arg(role.as_str())
         .env_clear()
-        .envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-        .current_dir("/")
+        .envs(environment(conditions.identity))
+        .current_dir(conditions.directory)
         .stdin(Stdio::null())
         .stdout(write_end.try_clone()?)
         .stderr(write_end);
     let parent = std::process::id();
+    let identity = conditions.identity.cloned();
     // SAFETY: the closure makes only async-signal-safe system calls, see there.
-    unsafe { command.pre_exec(move || sys::prepare_worker(&theirs, WORKER_FD, parent, memory)) };
-    let mut child = command.spawn()?;
+    let memory = conditions.memory;
+    let prepare = move || sys::prepare_worker(&theirs, WORKER_FD, parent, memory, identity.as_ref());
+    unsafe { command.pre_exec(prepare) };
+    let mut child = command.spawn().map_err(|e| explain(e, conditions.identity))?;
     let rest = || {
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -75,5 +100,16 @@ pub fn spawn(binary: &Path, role: Role, memory: u64) -> io::Result<Spawned> {
             let _ = child.wait();
             Err(e)
         }
+    }
+}
+
+/// A program that root may execute need not be another user's to execute.
+pub fn explain(error: io::Error, identity: Option<&Identity>) -> io::Error {
+    match identity {
+        Some(identity) if error.kind() == io::ErrorKind::PermissionDenied => io::Error::other(format!(
+            "may not be executed by user {}: install it where everybody may execute it ({error})",
+            identity.uid
+        )),
+        _ => error,
     }
 }

@@ -10,6 +10,8 @@ use std::{
     process::ExitStatus,
 };
 
+use super::identity::Identity;
+
 /// A descriptor that becomes readable when the process exits.
 pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and touches no memory of ours.
@@ -23,22 +25,28 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 /// What a worker does between fork and exec: begin a session of its own (Ctrl-C is meant for the supervisor, and
 /// whatever the worker starts can be found by the session), die with its parent, keep only its own descriptors,
-/// find its socket at `target`, have no more than `memory` bytes of its own. Only async-signal-safe calls.
+/// find its socket at `target`, have no more than `memory` bytes of its own, become `identity` for good. Only
+/// async-signal-safe calls.
 pub fn prepare_worker(
     socket: &impl AsRawFd,
     target: RawFd,
     parent: u32,
     memory: libc::rlim_t,
+    identity: Option<&Identity>,
 ) -> io::Result<()> {
     let check = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     };
     let socket = socket.as_raw_fd();
+    if let Some(identity) = identity {
+        become_user(identity)?;
+    }
     // SAFETY: plain system calls on integers and on one variable of this function; they take no lock and allocate
     // nothing.
     unsafe {
         check(libc::setsid() as libc::c_long)?;
+        // After the change of user, which undoes it.
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) as libc::c_long)?;
         // The parent may have died before the line above.
         if libc::getppid() as u32 != parent {
@@ -61,6 +69,32 @@ pub fn prepare_worker(
         check(libc::getrlimit(libc::RLIMIT_DATA, &mut limit) as libc::c_long)?;
         limit.rlim_cur = limit.rlim_cur.min(memory);
         check(libc::setrlimit(libc::RLIMIT_DATA, &limit) as libc::c_long)?;
+    }
+    Ok(())
+}
+
+/// Takes on a user and its groups, and can take on no other ever after: what is set aside here, capabilities and the
+/// right to win some by starting a program, does not come back. Only async-signal-safe calls.
+pub fn become_user(identity: &Identity) -> io::Result<()> {
+    let check = |result: libc::c_long| match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    let (uid, gid) = (identity.uid, identity.gid);
+    // SAFETY: plain system calls on integers, and one that reads a list of ours of the length that is given; they take
+    // no lock and allocate nothing. The raw calls concern this thread alone, which is the only one after a fork: the C
+    // library's functions would ask its (forked) list of threads.
+    unsafe {
+        check(libc::syscall(libc::SYS_setgroups, identity.groups.len(), identity.groups.as_ptr()))?;
+        // While there is the capability to do so; until the kernel knows no more of them.
+        for capability in 0..64 {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == -1 {
+                break;
+            }
+        }
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) as libc::c_long)?;
     }
     Ok(())
 }

@@ -66,6 +66,7 @@ fn spawn(program: &str, args: &[String]) -> Result<Group, String> {
     let mut command = Command::new(program);
     command
         .args(args)
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

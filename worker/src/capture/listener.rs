@@ -119,6 +119,8 @@ impl Listener {
                 let state = if stalled { StreamState::Stalled } else { StreamState::Connecting };
                 self.become_(state, Some(error))
             }
+            // The working loop's business.
+            SourceEvent::Outdated(_) => false,
             SourceEvent::Ended => {
                 let (clock, hop, gate) = (&self.clock, self.hop, self.noise_gate);
                 self.cutter.finish(self.lookahead, |w| {

@@ -25,7 +25,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::link::{self, Inbox, Outbox};
+use crate::{
+    cage::{Cage, roles::Plan},
+    link::{self, Inbox, Outbox},
+};
 use listener::{Listener, Now};
 use source::{SourceEvent, SourceLink};
 
@@ -48,24 +51,36 @@ const GOODBYE: Duration = Duration::from_millis(1_200);
 /// it the process aborts and is replaced; the host goes on.
 const MEMORY: nix::libc::rlim_t = 512 << 20;
 
-/// Runs until the supervisor drains this process or is gone, or the recording ends.
-pub fn run() -> Result<(), String> {
+/// Takes no more memory than any camera needs.
+pub fn limit_memory() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_DATA) {
         // Where it cannot be set, the supervisor's limit has to do.
         let _ = setrlimit(Resource::RLIMIT_DATA, MEMORY.min(soft), hard);
     }
-    let (mut inbox, outbox) = link::open(Role::Capture)?;
-    let first = inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))?;
-    let (camera, model) = match first {
+}
+
+/// Runs until the supervisor drains this process or is gone, or the recording ends.
+pub fn run() -> Result<(), String> {
+    limit_memory();
+    let link = link::open(Role::Capture)?;
+    let mut cage = Cage::enter(link.supervisor());
+    let (camera, model) = match link.configuration()? {
         Some(ToWorker::ConfigureCapture { camera, model }) => (camera, model),
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
     let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
+    let plan = Plan::capture(&camera, &source);
+    cage.confine(&plan);
+    let (inbox, outbox) = link.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    if let Source::Rtsp(url) = &source {
+        rtsp::prepare(&camera, url);
+    }
+    outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
     let outcome = runtime.block_on(work(camera, source, model, inbox, outbox));
     // A name look-up or a file that hangs must not keep the process: its thread ends with it.
@@ -125,6 +140,9 @@ async fn work(
             taken = hand_over(&mut sender, &mut pending), if !pending.is_empty() => taken?,
             event = events.recv(), if pending.is_empty() => {
                 let Some(event) = event else { break Err(gone(&mut task).await) };
+                if let SourceEvent::Outdated(path) = event {
+                    break Err(outdated(path));
+                }
                 let ended = matches!(event, SourceEvent::Ended);
                 let changed = listener.on_event(event, Now::read(), &mut windows);
                 if lossless {
@@ -148,6 +166,11 @@ async fn work(
     // The task reports its own troubles; here it only matters that it does not hold the process up.
     let _ = timeout(GOODBYE, task).await;
     outcome
+}
+
+/// Why this process ends, so that the next one is caged for the files of now.
+fn outdated(path: &std::path::Path) -> String {
+    format!("{}: was replaced, and the new one is out of reach: begins anew", path.display())
 }
 
 /// Tells the supervisor how it stands.

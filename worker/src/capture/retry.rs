@@ -6,6 +6,8 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures::FutureExt;
 use tokio::time::sleep;
 
+use crate::cage::files;
+
 use super::{
     backoff::Backoff,
     source::{SourceEvent, SourceLink},
@@ -59,6 +61,9 @@ pub async fn keep_trying(link: &SourceLink, source: &impl Attempt) {
             let wait = backoff.next(failure.heard);
             tracing::warn!("{}; next attempt in {:.1} s", failure.error, wait.as_secs_f64());
             link.send(SourceEvent::Down { stalled: failure.stalled, error: failure.error }).await;
+            if let Some(path) = files::replaced() {
+                return link.send(SourceEvent::Outdated(path)).await;
+            }
             sleep(wait).await;
         }
     };

@@ -1,5 +1,7 @@
 //! What a source tells the working loop, and the way it does.
 
+use std::path::Path;
+
 use nursery_shared::config::{CameraConfig, Source};
 use tokio::sync::{mpsc, watch};
 
@@ -21,6 +23,8 @@ pub enum SourceEvent {
     Corrupt { count: u64, what: String },
     /// No audio for this reason; another attempt follows. `stalled`: it was connected, but nothing came.
     Down { stalled: bool, error: String },
+    /// There is another file in the place of one that this process may read: it must begin anew. Nothing follows.
+    Outdated(&'static Path),
     /// A recording came to its end; nothing follows.
     Ended,
 }

@@ -7,7 +7,7 @@ mod modules;
 mod procfs;
 mod registers;
 mod symbols;
-mod system_calls;
+pub mod system_calls;
 mod threads;
 mod unwind;
 

@@ -28,7 +28,10 @@ use nursery_shared::{
     timestamp,
 };
 
-use crate::link::{self, Inbox, Outbox as Link};
+use crate::{
+    cage::{Cage, files, roles::Plan},
+    link::{self, Inbox, Outbox as Link},
+};
 use heartbeat::Heartbeat;
 use keeper::{Keeper, Now};
 use receiver::{Attempt, Receiver};
@@ -71,12 +74,16 @@ struct Delivery {
 
 /// Runs until the supervisor drains this process or is gone.
 pub fn run() -> Result<(), String> {
-    let (mut inbox, link) = link::open(Role::Sink)?;
-    let config = match inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"))? {
+    let opened = link::open(Role::Sink)?;
+    let mut cage = Cage::enter(opened.supervisor());
+    let config = match opened.configuration()? {
         Some(ToWorker::ConfigureSink(config)) => config,
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
+    let plan = Plan::sink(&config, sound::BUILT_IN);
+    cage.confine(&plan);
+    let (mut inbox, link) = opened.start()?;
     let store = Store::open(Path::new(&config.state_dir))?;
     let (sender, inputs) = sync_channel(QUEUE);
     let jobs = start_deliveries(sender.clone())?;
@@ -91,8 +98,10 @@ pub fn run() -> Result<(), String> {
         heartbeat: None,
         calling: false,
         calls_failed: 0,
+        outdated: None,
     };
     sink.configure(config);
+    sink.link.send(&cage.close(&plan)?)?;
     sink.link.send(&FromWorker::Ready)?;
     std::thread::Builder::new()
         .name("inbox".into())
@@ -164,6 +173,8 @@ struct Sink {
     calling: bool,
     /// Calls in a row that failed.
     calls_failed: u64,
+    /// In the place of this file, which deliveries take, there is another.
+    outdated: Option<&'static Path>,
 }
 
 fn now() -> Now {
@@ -199,6 +210,12 @@ impl Sink {
                 };
             }
             self.store_waiting()?;
+            if let Some(path) = self.outdated {
+                self.report()?;
+                self.link.flush();
+                let path = path.display();
+                return Err(format!("{path}: was replaced, and the new one is out of reach: begins anew"));
+            }
             if self.keeper.must_report(now()) {
                 self.report()?;
             }
@@ -322,6 +339,7 @@ impl Sink {
             }
             return;
         };
+        self.outdated = files::replaced();
         let count = self.failures_logged.entry(receiver.to_owned()).or_default();
         *count += 1;
         if count.is_power_of_two() {

@@ -93,6 +93,7 @@ async fn execute(program: &str, args: &[String], body: &str, limit: Duration) ->
     let mut command = Command::new(program);
     command
         .args(args)
+        .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

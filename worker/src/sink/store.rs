@@ -195,6 +195,8 @@ impl Store {
         // An acknowledged event must survive a power cut, not only a crash.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", "ON")?;
+        // What it sorts aside: the directory for temporary files is out of reach.
+        db.pragma_update(None, "temp_store", "MEMORY")?;
         let sound: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
         if sound != "ok" {
             return Err(rusqlite::Error::SqliteFailure(

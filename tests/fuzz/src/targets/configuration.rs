@@ -65,6 +65,8 @@ pub const CONFIGURATION: Target = Target {
         "supervision",
         "healthy_after_s",
         "worker_memory_mb",
+        "uid_base",
+        "users",
         "env:HOME",
         "env:NO_SUCH",
         "file:key",

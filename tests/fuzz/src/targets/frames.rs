@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use fastrand::Rng;
 use nursery_shared::{
+    cage::{Cage, Guard},
     codec, config,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     message::{
@@ -189,6 +190,9 @@ fn from_worker() -> Vec<FromWorker> {
         failing_since_us: Some(1_769_824_984_500_000),
         last_error: Some("http://127.0.0.1:9000: 500".into()),
     };
+    let mut cage = Cage::default();
+    cage.note(Guard::Files, Ok(()));
+    cage.note(Guard::Ports, Err("no Landlock".into()));
     vec![
         FromWorker::Hello { protocol: 2, version: "0.1.0".into(), role: Role::Capture },
         FromWorker::Ready,
@@ -200,6 +204,7 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Ack { up_to: 77 },
         FromWorker::Deliveries(deliveries),
         FromWorker::Event { json: r#"{"type":"cry.started"}"#.into() },
+        FromWorker::Caged(cage),
     ]
 }
 

@@ -66,6 +66,14 @@ struct Camera {
     group: Arc<SessionGroup>,
 }
 
+/// Reads what a camera takes that this process cannot read later.
+pub fn prepare(config: &CameraConfig, url: &Url) {
+    if url.scheme() == "rtsps" && config.tls_fingerprint.is_none() {
+        // That there may be none is said when they are needed.
+        let _ = tls::authorities();
+    }
+}
+
 /// Listens until the source is stopped, then says goodbye.
 pub async fn run(config: &CameraConfig, url: Url, link: &SourceLink) {
     let camera = Camera::new(config, url);

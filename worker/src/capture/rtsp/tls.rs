@@ -2,7 +2,7 @@
 //! camera's name; or, since hardly any camera has such a one, where its fingerprint is the one in the
 //! configuration. There is no switch to trust everything.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -15,6 +15,18 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// The authorities that this host trusts, read at the first call: later they are out of this process's reach.
+pub fn authorities() -> Arc<RootCertStore> {
+    static AUTHORITIES: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let read = || {
+        let mut roots = RootCertStore::empty();
+        // Single certificates that cannot be read are no reason to trust none of the others.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    };
+    Arc::clone(AUTHORITIES.get_or_init(read))
+}
 
 /// Shakes hands with the server `name` over `stream`. `fingerprint` is a SHA-256 in lower-case hex. The error
 /// says what to do.
@@ -50,17 +62,14 @@ impl Verifier {
         let authorities = if fingerprint.is_some() {
             None
         } else {
-            let mut roots = RootCertStore::empty();
-            // Single certificates that cannot be read are no reason to trust none of the others.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let roots = authorities();
             if roots.is_empty() {
                 return Err(
                     "this host knows no certificate authorities: install ca-certificates, or set \"tls_fingerprint\""
                         .into(),
                 );
             }
-            let builder =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+            let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
             Some(builder.map_err(|e| format!("TLS cannot be used here: {e}"))?)
         };
         Ok(Self { fingerprint, authorities, provider: Arc::clone(provider), seen: Mutex::new(None) })

@@ -1,0 +1,204 @@
+//! The lists of system calls are long enough and not too long: real workers do their work under ptrace, and what is on
+//! a list but was not made by any of them is superfluous.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{collections::BTreeSet, time::Duration};
+
+use nursery_shared::{
+    config::{CameraConfig, Config, from_json},
+    message::{
+        CameraDetection, FromWorker, ModelShape, Record, RecordKind, SetAside, SinkConfig, ToWorker,
+        WindowJob,
+    },
+    model_state::ModelState,
+    pcm::Pcm,
+};
+use nursery_tests::{
+    audio,
+    receiver::Receiver,
+    rtsp_camera::{Codec, RtspCamera},
+    temp_dir::TempDir,
+    traced::Traced,
+};
+use nursery_worker::{
+    cage::{policy::Policy, roles::Plan},
+    info,
+};
+
+/// What was made, and what may be.
+#[derive(Default)]
+struct Account {
+    made: BTreeSet<i64>,
+    lists: Vec<&'static str>,
+}
+
+impl Account {
+    fn add(&mut self, plan: &Plan, worker: Traced) {
+        let (status, calls) = worker.drain();
+        assert_eq!(status, Some(0), "{:?}", plan.lists);
+        assert!(!calls.is_empty());
+        self.made.extend(calls);
+        self.lists.extend(plan.lists.iter().copied());
+        let policy = Policy::read(&plan.lists).unwrap();
+        eprintln!("FIGURE {:?}: {} system calls", plan.lists, policy.calls().len());
+    }
+
+    /// Everything on the lists, but for what says that it is rare, was needed.
+    fn settle(&self) {
+        let policy = Policy::read(&self.lists).unwrap();
+        let rare: BTreeSet<i64> = policy.rules.iter().filter(|r| r.rare).map(|r| r.number).collect();
+        let superfluous: Vec<&str> = policy
+            .rules
+            .iter()
+            .filter(|r| r.fails.is_none() && !rare.contains(&r.number) && !self.made.contains(&r.number))
+            .map(|r| r.call)
+            .collect();
+        assert!(superfluous.is_empty(), "on the lists, but never made: {superfluous:?}");
+    }
+}
+
+fn shape() -> ModelShape {
+    info::shape(&info::load_detector(None).unwrap())
+}
+
+fn configuration(text: &str) -> Config {
+    from_json(text, std::path::Path::new("/")).unwrap()
+}
+
+fn camera(json: &str) -> CameraConfig {
+    configuration(&format!("[{json}]")).cameras.remove(0)
+}
+
+fn listen(account: &mut Account, camera: &CameraConfig, windows: usize) {
+    let plan = Plan::capture(camera, &camera.source.parse().unwrap());
+    let configure = ToWorker::ConfigureCapture { camera: camera.clone(), model: shape() };
+    let mut worker = Traced::start("capture", &configure);
+    for _ in 0..windows {
+        worker.wait_for(|m| matches!(m, FromWorker::Window(_)).then_some(()));
+    }
+    account.add(&plan, worker);
+}
+
+#[test]
+fn capture_makes_every_call_that_it_may_make() {
+    let mut account = Account::default();
+    let dir = TempDir::new();
+    let wav = dir.join("tone.wav");
+    let tone: Vec<i16> = (0..16_000).map(|i| (f64::sin(f64::from(i) / 20.0) * 8_000.0) as i16).collect();
+    audio::write_wav(&wav, &tone);
+    listen(&mut account, &camera(r#"{"name": "a", "source": "synthetic:cry"}"#), 4);
+    let source = format!("file:{}", wav.display());
+    listen(&mut account, &camera(&format!(r#"{{"name": "a", "source": "{source}", "loop": true}}"#)), 12);
+    let crib = RtspCamera::start(Codec::L16);
+    for (url, rest) in [
+        (crib.url(), ""),
+        (crib.url(), r#", "transport": "udp""#),
+        (crib.url().replace("127.0.0.1", "localhost"), ""),
+    ] {
+        listen(&mut account, &camera(&format!(r#"{{"name": "a", "source": "{url}"{rest}}}"#)), 8);
+    }
+    account.settle();
+}
+
+#[test]
+fn infer_makes_every_call_that_it_may_make() {
+    let mut account = Account::default();
+    for threads in [1, 3] {
+        let plan = Plan::infer(None);
+        let mut worker = Traced::start("infer", &ToWorker::ConfigureInfer { model: None, threads });
+        let window = Pcm::from_f32(&vec![0.1; shape().window as usize]);
+        for batch in 0..24 {
+            // All sizes that there are.
+            let windows = (0..=batch % 32)
+                .map(|id| WindowJob { id, state: ModelState::default(), pcm: window.clone() })
+                .collect();
+            worker.send(&ToWorker::Batch { batch, windows });
+            worker.wait_for(|m| matches!(m, FromWorker::Scores { .. }).then_some(()));
+        }
+        account.add(&plan, worker);
+    }
+    account.settle();
+}
+
+#[test]
+fn the_sink_makes_every_call_that_it_may_make() {
+    let mut account = Account::default();
+    let dir = TempDir::new();
+    let receiver = Receiver::start();
+    let url = receiver.alert()["url"].as_str().unwrap().to_owned();
+    for (hour, url) in (0..).zip([url.replace("127.0.0.1", "localhost"), url]) {
+        let text = format!(
+            r#"{{"cameras": [{{"name": "crib", "source": "synthetic:cry"}}], "alerts": [{{"type": "log"}}, {{"type": "webhook", "url": "{url}"}}], "heartbeat": "{url}"}}"#
+        );
+        let config = configuration(&text);
+        let sink = SinkConfig {
+            run: 7,
+            state_dir: dir.path().display().to_string(),
+            alerts: config.alerts.clone(),
+            detection: config.detection,
+            cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
+            heartbeat: config.heartbeat.clone(),
+        };
+        let plan = Plan::sink(&sink, false);
+        let mut worker = Traced::start("sink", &ToWorker::ConfigureSink(sink));
+        let before = receiver.requests().len();
+        let say = |worker: &mut Traced, seq: u64, what: RecordKind| {
+            worker.send(&ToWorker::Record { seq, record: Record { camera: "crib".into(), what } });
+        };
+        let (mut seq, start_us) = (0, 1_769_824_984_500_000 + hour * 3_600_000_000);
+        for second in 0..12 {
+            seq += 1;
+            let values = vec![if second % 8 < 4 { 0.99 } else { 0.01 }; 20];
+            let start_us = start_us + second * 1_000_000;
+            let scores =
+                RecordKind::Scores { start_us, step_us: 50_000, values, level_dbfs: -20.0, arrived_us: 0 };
+            say(&mut worker, seq, scores);
+        }
+        let set_aside = SetAside {
+            window: 3,
+            end_us: start_us,
+            pcm: Pcm::from_f32(&[0.1; 4_000]),
+            state: ModelState::default(),
+            deaths: vec!["signal 11".into()],
+        };
+        say(&mut worker, seq + 1, RecordKind::SetAside(set_aside));
+        worker.send(&ToWorker::Heartbeat);
+        worker.wait_for(|m| matches!(m, FromWorker::Ack { up_to } if up_to > seq).then_some(()));
+        nursery_tests::wait::until("deliveries", Duration::from_secs(30), || {
+            (receiver.requests().len() > before).then_some(())
+        });
+        account.add(&plan, worker);
+    }
+    account.settle();
+}
+
+#[test]
+fn no_role_may_make_more_calls_than_promised() {
+    let count = |lists: &[&str]| Policy::read(lists).unwrap().calls().len();
+    assert!(count(&["infer"]) <= 25, "{}", count(&["infer"]));
+    for more in [
+        &[][..],
+        &["file"],
+        &["rtsp"],
+        &["rtsp", "udp"],
+        &["rtsp", "names"],
+        &["rtsp", "names", "udp"],
+        &["rtsp", "names", "tls"],
+    ] {
+        let lists = [&["capture"], more].concat();
+        assert!(count(&lists) <= 45, "{lists:?}: {}", count(&lists));
+    }
+    let infer = Policy::read(&["infer"]).unwrap();
+    for call in
+        ["socket", "connect", "openat", "open", "execve", "execveat", "clone", "fork", "ptrace", "kill"]
+    {
+        assert!(!infer.calls().contains(&call), "{call}");
+    }
+    for lists in [&["capture", "rtsp", "names", "udp"][..], &["sink", "http", "names"], &["capture", "file"]]
+    {
+        for call in ["execve", "execveat", "ptrace", "kill", "tkill", "memfd_create", "bpf", "io_uring_setup"]
+        {
+            assert!(!Policy::read(lists).unwrap().calls().contains(&call), "{lists:?}: {call}");
+        }
+    }
+}
