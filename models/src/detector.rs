@@ -115,8 +115,14 @@ impl Detector {
     /// Loads a weights file. Its size is checked before it is read, and everything it says before it is used.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let file = path.display().to_string();
+        let handle = File::open(path).map_err(|source| ModelError::Read { file: file.clone(), source })?;
+        Self::read(handle, &file)
+    }
+
+    /// Loads a weights file that is open; `file` names it in errors.
+    pub fn read(handle: File, file: &str) -> Result<Self, ModelError> {
+        let file = file.to_owned();
         let read = |source| ModelError::Read { file: file.clone(), source };
-        let handle = File::open(path).map_err(read)?;
         if handle.metadata().map_err(read)?.len() > weights::MAX_BYTES {
             return Err(ModelError::TooLarge { file });
         }

@@ -26,11 +26,15 @@ pub enum Guard {
     Ports,
     /// No signals to anybody outside.
     Signals,
+    /// A control group with bounds on memory and processes for it and what it starts.
+    ControlGroup,
+    /// No network at all, not even that of its own host. For inference processes.
+    NoNetwork,
 }
 
 impl Guard {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::OwnUser,
         Self::NoCapabilities,
         Self::NoNewPrivileges,
@@ -41,6 +45,8 @@ impl Guard {
         Self::Files,
         Self::Ports,
         Self::Signals,
+        Self::ControlGroup,
+        Self::NoNetwork,
     ];
 
     /// In words, for tables and logs.
@@ -56,6 +62,8 @@ impl Guard {
             Self::Files => "files",
             Self::Ports => "ports",
             Self::Signals => "signals",
+            Self::ControlGroup => "a control group",
+            Self::NoNetwork => "no network",
         }
     }
 }

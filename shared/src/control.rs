@@ -109,6 +109,9 @@ pub fn default_socket() -> PathBuf {
     }
 }
 
+/// Directory inside the state directory that belongs to the sink: events, deliveries, quarantine.
+pub const STORE_DIRECTORY: &str = "store";
+
 /// Where the store is kept unless told otherwise.
 pub fn default_state_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsStr,
+    fs::OpenOptions,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
@@ -131,8 +132,8 @@ impl Service {
     ) -> Self {
         let slot = Slot::take();
         let dir = Arc::new(dir);
-        write_config(&dir, config);
         std::os::unix::fs::chown(dir.path(), uid, uid).expect("hand the directory over");
+        write_config(&dir, config);
         let (child, log) = spawn(&dir, &environment, worker.as_deref(), uid);
         let process = Process::of(child.id()).expect("the process just started");
         let mut service = Self { dir, child, process, log, environment, worker, uid, _slot: slot };
@@ -394,7 +395,15 @@ fn socket_in(dir: &TempDir) -> PathBuf {
 }
 
 fn write_config(dir: &TempDir, config: &Value) {
-    std::fs::write(dir.join("cameras.json"), config.to_string()).expect("write the configuration");
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+    let path = dir.join("cameras.json");
+    let mut options = OpenOptions::new();
+    // It may hold passwords, and belongs to the user of the service. The mode is that of a new file.
+    let _ = std::fs::remove_file(&path);
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&path).expect("open it");
+    file.write_all(config.to_string().as_bytes()).expect("write the configuration");
+    let owner = std::fs::metadata(dir.path()).expect("the directory").uid();
+    chown(&path, Some(owner), None).expect("hand it over");
 }
 
 type Log = Arc<Mutex<Vec<String>>>;

@@ -1,12 +1,23 @@
 //! Least privilege: who a worker is, what it may do, and that people are told what is missing.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
+    process::Command,
+    time::Instant,
+};
 
+use nix::sys::signal::Signal;
 use nursery_shared::{cage::Guard, status::WorkerStatus};
 use nursery_tests::{
+    audio,
     rtsp_camera::{Codec, RtspCamera},
-    service::{Service, camera, config},
+    service::{Service, binary, camera, config, find_camera, find_worker},
+    temp_dir::TempDir,
+    wait::{self, PATIENCE},
 };
 use serde_json::json;
 
@@ -62,8 +73,9 @@ fn as_root_every_worker_is_a_user_of_its_own_without_any_rights() {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         assert_eq!(fs::metadata(proc.join("environ")).unwrap().uid(), 0, "{name} is dumpable");
         let standing = fs::read_link(proc.join("cwd")).unwrap();
-        assert_eq!(standing, service.dir().join("state/empty").canonicalize().unwrap());
-        assert_eq!(fs::read_dir(&standing).unwrap().count(), 0);
+        let own = if worker.name == "sink" { "state/store" } else { "state/empty" };
+        assert_eq!(standing, service.dir().join(own).canonicalize().unwrap());
+        assert!(own == "state/store" || fs::read_dir(&standing).unwrap().count() == 0);
         let limits = fs::read_to_string(proc.join("limits")).unwrap();
         let limit = |what: &str| limits.lines().find(|l| l.starts_with(what)).unwrap().to_owned();
         assert_eq!(limit("Max core file size").split_whitespace().nth(4), Some("0"), "{limits}");
@@ -107,11 +119,12 @@ fn as_root_nothing_that_the_kernel_offers_is_missing_and_the_store_belongs_to_th
     let state = service.dir().join("state");
     let sink = workers.iter().find(|w| w.name == "sink").unwrap().cage.as_ref().unwrap().uid;
     let owner = |name: &str| fs::metadata(state.join(name)).unwrap().uid();
-    assert_eq!(owner("nursery.sqlite"), sink);
+    for name in ["store", "store/nursery.sqlite"] {
+        assert_eq!(owner(name), sink, "{name}");
+    }
     for name in ["", "lock", "postmortems", "empty"] {
         assert_eq!(owner(name), 0, "{name}");
     }
-    assert_eq!(fs::metadata(&state).unwrap().mode() & 0o7777, 0o1770);
     // Root reads what the sink wrote, as the sink's user.
     service.must(["events"]);
     service.must(["quarantine"]);
@@ -124,8 +137,15 @@ fn what_is_missing_without_root_is_said() {
     service.wait_live(&["crib"]);
     for worker in caged(&service) {
         let cage = worker.cage.unwrap();
-        let missing: Vec<Guard> = cage.missing.iter().map(|m| m.guard).collect();
-        assert_eq!(missing[..], [Guard::OwnUser, Guard::NotDumpable], "{}: {:?}", worker.name, cage.missing);
+        let missing: BTreeSet<Guard> = cage.missing.iter().map(|m| m.guard).collect();
+        let mut expected = BTreeSet::from([Guard::OwnUser, Guard::NotDumpable]);
+        if worker.name == "infer:0" {
+            expected.insert(Guard::NoNetwork);
+        }
+        // Somebody may have given this user a part of the tree of groups.
+        let besides: Vec<&Guard> = missing.difference(&expected).collect();
+        assert!(expected.is_subset(&missing), "{}: {:?}", worker.name, cage.missing);
+        assert!(besides.iter().all(|g| **g == Guard::ControlGroup), "{}: {besides:?}", worker.name);
         assert!(cage.in_force.contains(&Guard::NoNewPrivileges));
         assert_eq!(field(worker.pid.unwrap(), "NoNewPrivs"), "1");
         assert_eq!(field(worker.pid.unwrap(), "CapEff"), "0000000000000000");
@@ -164,4 +184,82 @@ fn users_can_be_named_and_mistakes_are_wrong_configuration() {
         assert_eq!(out.status.code(), Some(2), "{error}");
         assert!(error.contains(word) && error.lines().count() == 1, "{error}");
     }
+}
+
+#[test]
+fn as_root_what_only_root_may_reach_is_used_and_seen_by_nobody_else() {
+    if !is_root() {
+        nursery_tests::skip!("needs root");
+    }
+    let dir = TempDir::new();
+    // As those for temporary files are, and the homes of people: nobody else may enter.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let private = |name: &str| {
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        dir.join(name).display().to_string()
+    };
+    audio::write_wav(&dir.join("hall.wav"), &[500; 8_000]);
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/weights/nursery.safetensors");
+    fs::copy(weights, dir.join("model.safetensors")).unwrap();
+    // Another process writes it, see post_mortems.rs.
+    let worker = dir.join("nursery-worker");
+    let mut copy = Command::new("cp");
+    assert!(wait::output(copy.arg(binary("nursery-worker")).arg(&worker), PATIENCE).status.success());
+    let mut hall = camera("hall", format!("file:{}", private("hall.wav")));
+    hall["loop"] = json!(true);
+    hall["realtime"] = json!(true);
+    audio::write_wav(&dir.join("late.wav"), &[500; 800_000]);
+    let late = private("late.wav");
+    let mut away = camera("late", format!("file:{late}"));
+    away["realtime"] = json!(true);
+    let mut config = config([hall, away], [json!({"type": "log"})]);
+    config["inference"]["model"] = json!(private("model.safetensors"));
+    let service = Service::start_in(dir, &config, &worker);
+    service.wait_live(&["hall"]);
+    // Half a second, so that it was begun anew several times, by a process that may not open it any more.
+    service.wait_for("three seconds of it scored", |status| {
+        (find_camera(status, "hall").windows > 12).then_some(())
+    });
+    for worker in caged(&service) {
+        assert!(worker.cage.unwrap().in_force.contains(&Guard::NoCapabilities), "{}", worker.name);
+        let pid = worker.pid.unwrap();
+        assert!(field(pid, "Uid") != "0 0 0 0", "{}", worker.name);
+        assert_eq!(field(pid, "CapEff"), "0000000000000000", "{}", worker.name);
+    }
+    assert_eq!(find_worker(&service.status(), "capture:hall").restarts, 0);
+    for command in ["events", "quarantine"] {
+        service.must([command]);
+    }
+    // One that is gone, and comes back when the right to look for it is given away.
+    let elsewhere = format!("{late}.away");
+    fs::rename(&late, &elsewhere).unwrap();
+    assert!(service.process_of("capture:late").signal(Signal::SIGKILL));
+    service.wait_for("the loss", |status| find_camera(status, "late").last_error.clone());
+    fs::rename(&elsewhere, &late).unwrap();
+    service.wait_live(&["late"]);
+}
+
+#[test]
+fn a_program_that_eats_memory_is_its_cameras_event_and_nobody_elses() {
+    let mut config = config(
+        [camera("hog", "exec:sh -c 'head -c 3000m /dev/zero | tail'"), camera("crib", "synthetic:silence")],
+        [],
+    );
+    config["supervision"] = json!({"worker_memory_mb": 128});
+    let service = Service::start(&config);
+    service.wait_live(&["crib"]);
+    let grouped =
+        service.worker("infer:0").cage.is_some_and(|cage| cage.in_force.contains(&Guard::ControlGroup));
+    if !grouped {
+        nursery_tests::skip!("needs control groups");
+    }
+    let (infer, crib) = (service.process_of("infer:0"), service.process_of("capture:crib"));
+    let begun = Instant::now();
+    let said = wait::until("that it was killed for want of memory", wait::PATIENCE, || {
+        service.log().into_iter().find(|l| l.contains("128 MiB of memory (supervision.worker_memory_mb)"))
+    });
+    assert!(said.contains("capture:hog"), "{said}");
+    eprintln!("FIGURE killed and told within {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(service.process_of("infer:0"), infer);
+    assert_eq!(service.process_of("capture:crib"), crib);
 }

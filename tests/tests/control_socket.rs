@@ -17,9 +17,9 @@ use nursery_shared::{
 use nursery_tests::{
     service::{Service, camera, config, nursery},
     temp_dir::TempDir,
-    wait,
+    wait::{self, PATIENCE},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn quiet() -> Service {
     Service::start(&config([camera("crib", "synthetic:noise")], []))
@@ -192,4 +192,86 @@ fn stop_over_the_socket_ends_the_service_well() {
     assert!(service.wait_exit().success());
     nursery_tests::processes::all_gone(&workers, Duration::from_secs(5)).unwrap();
     assert!(!service.socket().exists(), "the socket was left behind");
+}
+
+/// `nursery COMMAND` against a service by somebody else.
+fn as_other(
+    service: &Service,
+    uid: u32,
+    gid: u32,
+    groups: &'static [u32],
+    arguments: &[&str],
+) -> (bool, String) {
+    use std::os::unix::process::CommandExt;
+    let mut command = nursery(arguments.iter().copied());
+    command.arg("--control-socket").arg(service.socket());
+    // SAFETY: three system calls on integers and on a list that lives for ever.
+    unsafe {
+        command.pre_exec(move || {
+            let failed = libc::setgroups(groups.len(), groups.as_ptr()) != 0
+                || libc::setgid(gid) != 0
+                || libc::setuid(uid) != 0;
+            if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        });
+    }
+    let out = wait::output(&mut command, Duration::from_secs(30));
+    let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    (out.status.success(), text)
+}
+
+#[test]
+fn as_root_a_group_may_do_everything_everybody_only_what_is_allowed_and_changes_are_logged() {
+    if !nix::unistd::geteuid().is_root() {
+        nursery_tests::skip!("needs root");
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap();
+    let line = groups.lines().find(|l| l.split(':').nth(2).is_some_and(|gid| gid != "0")).unwrap();
+    let fields: Vec<&str> = line.split(':').collect();
+    let (name, gid): (String, u32) = (fields[0].into(), fields[2].parse().unwrap());
+    let members: &'static [u32] = Box::leak(Box::new([gid]));
+    let mut settings = config([camera("crib", "synthetic:silence")], []);
+    let service = Service::start(&settings);
+    service.wait_live(&["crib"]);
+    let (stranger, nobody) = (65_533, 65_534);
+    // Nobody else comes near it.
+    assert!(!as_other(&service, stranger, nobody, &[], &["status"]).0);
+    assert!(!as_other(&service, stranger, nobody, members, &["status"]).0);
+    settings["control"] = json!({"group": name, "public_status": true});
+    service.write_config(&settings);
+    service.must(["reload"]);
+    for (gid, groups) in [(gid, &[][..]), (nobody, members)] {
+        let (done, text) = as_other(&service, stranger, gid, groups, &["scale", "2"]);
+        assert!(done, "{text}");
+        assert!(as_other(&service, stranger, gid, groups, &["logs"]).0);
+    }
+    let asked = format!("scale asked for (uid {stranger}, pid ");
+    wait::until("who asked, in the log", PATIENCE, || {
+        service.log().iter().any(|line| line.contains(&asked)).then_some(())
+    });
+    let (done, text) = as_other(&service, stranger, nobody, &[], &["status"]);
+    assert!(done && text.contains("crib"), "{text}");
+    for command in
+        [&["scale", "1"][..], &["restart", "crib"], &["reload"], &["stop"], &["logs"], &["postmortem"]]
+    {
+        let (done, text) = as_other(&service, stranger, nobody, &[], command);
+        assert!(!done && text.contains("not permitted") && text.lines().count() == 1, "{command:?}: {text}");
+    }
+    wait::until("a refusal in the log", PATIENCE, || {
+        service.log().iter().any(|l| l.contains(&format!("refused what uid {stranger}, pid"))).then_some(())
+    });
+    assert_eq!(service.status().inference.workers, 2);
+    // A group that is not there changes nothing.
+    settings["control"] = json!({"group": "no-such-group"});
+    service.write_config(&settings);
+    let out = service.cli(["reload"]);
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        !out.status.success() && error.contains("control.group: \"no-such-group\" is no group"),
+        "{error}"
+    );
+    assert!(as_other(&service, stranger, gid, &[], &["status"]).0);
+    settings["control"] = json!({});
+    service.write_config(&settings);
+    service.must(["reload"]);
+    assert!(!as_other(&service, stranger, gid, &[], &["status"]).0);
 }

@@ -56,6 +56,7 @@ fn a_planted_secret_is_in_no_argument_environment_log_status_or_file_of_state() 
     refusing.set_answer(Answer::Status(403));
     let secret_file = std::env::temp_dir().join(format!("nursery-test-secret-{}", std::process::id()));
     std::fs::write(&secret_file, IN_FILE).unwrap();
+    std::fs::set_permissions(&secret_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut alert = receiver.alert();
     alert["secret"] = json!("env:NURSERY_TEST_HOOK_KEY");
     let config = config(
@@ -110,7 +111,14 @@ fn a_planted_secret_is_in_no_argument_environment_log_status_or_file_of_state() 
     let mut places: Vec<(String, Vec<u8>)> = Vec::new();
     let supervisor = service.process();
     places.push(("the supervisor's arguments".into(), supervisor.arguments()));
-    for process in supervisor.descendants() {
+    for process in supervisor.descendants().into_iter().chain([supervisor]) {
+        // What is written of its memory when it dies.
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap();
+        let cores = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
+        assert_eq!(cores.split_whitespace().nth(4), Some("0"), "{limits}");
+        if process == supervisor {
+            continue;
+        }
         let name = String::from_utf8_lossy(&process.arguments()).replace('\0', " ");
         // The command of an `exec:` source is the operator's own: what stands in it, stands in its arguments.
         if name.contains("nursery-worker") {

@@ -58,7 +58,7 @@ impl Account {
 }
 
 fn shape() -> ModelShape {
-    info::shape(&info::load_detector(None).unwrap())
+    info::shape(&info::load_detector(info::find_model(None).unwrap()).unwrap())
 }
 
 fn configuration(text: &str) -> Config {
@@ -104,7 +104,7 @@ fn capture_makes_every_call_that_it_may_make() {
 fn infer_makes_every_call_that_it_may_make() {
     let mut account = Account::default();
     for threads in [1, 3] {
-        let plan = Plan::infer(None);
+        let plan = Plan::infer();
         let mut worker = Traced::start("infer", &ToWorker::ConfigureInfer { model: None, threads });
         let window = Pcm::from_f32(&vec![0.1; shape().window as usize]);
         for batch in 0..24 {
@@ -139,7 +139,7 @@ fn the_sink_makes_every_call_that_it_may_make() {
             cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
             heartbeat: config.heartbeat.clone(),
         };
-        let plan = Plan::sink(&sink, false);
+        let plan = Plan::sink(&sink, dir.path(), false);
         let mut worker = Traced::start("sink", &ToWorker::ConfigureSink(sink));
         let before = receiver.requests().len();
         let say = |worker: &mut Traced, seq: u64, what: RecordKind| {

@@ -18,12 +18,14 @@ use crate::{
 pub fn run() -> Result<(), String> {
     let link = link::open(Role::Infer)?;
     let mut cage = Cage::enter(link.supervisor());
+    cage.expect_no_network();
     let (model, threads) = match link.configuration()? {
         Some(ToWorker::ConfigureInfer { model, threads }) => (model, threads),
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
-    let plan = Plan::infer(model.as_deref());
+    let plan = Plan::infer();
+    let found = info::find_model(model.as_deref().map(Path::new))?;
     cage.confine(&plan);
     let (mut inbox, outbox) = link.start()?;
     let mut receive = move || inbox.recv().map_err(|e| format!("frame from the supervisor: {e}"));
@@ -34,7 +36,7 @@ pub fn run() -> Result<(), String> {
             std::env::set_var(pool, threads.max(1).to_string());
         }
     }
-    let mut scorer = Scorer::new(info::load_detector(model.as_deref().map(Path::new))?);
+    let mut scorer = Scorer::new(info::load_detector(found)?);
     scorer.warm_up()?;
     // All compute threads have begun when they have answered: beginning takes calls that are about to be given up.
     rayon::broadcast(|_| ());

@@ -19,6 +19,7 @@ use std::{
 use common::{TempDir, WORKER, Worker};
 use nursery_shared::{
     config::DetectionConfig,
+    control::STORE_DIRECTORY,
     message::{CameraDetection, FromWorker, Record, RecordKind, SetAside, SinkConfig, ToWorker},
     pcm::Pcm,
     secret::Secret,
@@ -353,7 +354,9 @@ fn stored_events_are_printed_as_json_lines_and_as_a_table() {
     };
     let (code, out, err) = events(&[]);
     assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "no store yet: {err}");
-    let mut sink = Worker::start("sink", &configuration(dir.path(), &[]));
+    let store = dir.path().join(STORE_DIRECTORY);
+    std::fs::create_dir(&store).unwrap();
+    let mut sink = Worker::start("sink", &configuration(&store, &[]));
     send_all(&mut sink, &a_night(&["a", "b"], 2));
     // While the service runs.
     let (code, out, _) = events(&["--json"]);
@@ -374,7 +377,9 @@ fn stored_events_are_printed_as_json_lines_and_as_a_table() {
 #[test]
 fn a_window_that_was_set_aside_is_kept_and_listed_and_can_be_listened_to() {
     let dir = TempDir::new();
-    let mut sink = Worker::start("sink", &configuration(dir.path(), &[]));
+    let store = dir.path().join(STORE_DIRECTORY);
+    std::fs::create_dir(&store).unwrap();
+    let mut sink = Worker::start("sink", &configuration(&store, &[]));
     let window = |n: u64| Record {
         camera: "hall".into(),
         what: RecordKind::SetAside(SetAside {

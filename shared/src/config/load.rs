@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use super::{AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, Source, SourceText};
+use super::{AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, Source, SourceText, exposure};
 use crate::{line::one_line, secret::Secret};
 
 /// Files larger than this are not read.
@@ -42,16 +42,38 @@ pub struct ConfigError {
 pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
     let fail = |problem: String| ConfigError { file: path.display().to_string(), problem };
     let text = read_capped(path, MAX_CONFIG).map_err(&fail)?;
-    from_json(&text, path.parent().unwrap_or(Path::new(""))).map_err(fail)
+    let base = path.parent().unwrap_or(Path::new(""));
+    let read = || {
+        let mut config = parse(&text)?;
+        match exposure::find(path, base, &config) {
+            Some(problem) if !config.supervision.allow_readable_secrets => {
+                // A service of the whole host keeps the secrets of others.
+                if nix::unistd::geteuid().is_root() {
+                    return Err(format!("{problem}, or set supervision.allow_readable_secrets"));
+                }
+                tracing::warn!("{}: {}", path.display(), one_line(&problem));
+            }
+            _ => {}
+        }
+        validate(&mut config, base)?;
+        Ok(config)
+    };
+    read().map_err(|problem: String| fail(one_line(&problem).into_owned()))
 }
 
 /// The same for text that is already here; `base` is where relative paths begin.
 pub fn from_json(text: &str, base: &Path) -> Result<Config, String> {
     // Keys, names and paths of the file are repeated in messages, whatever they hold.
-    read(text, base).map_err(|problem| one_line(&problem).into_owned())
+    let read = || {
+        let mut config = parse(text)?;
+        validate(&mut config, base)?;
+        Ok(config)
+    };
+    read().map_err(|problem: String| one_line(&problem).into_owned())
 }
 
-fn read(text: &str, base: &Path) -> Result<Config, String> {
+/// What is written, as it is written.
+fn parse(text: &str) -> Result<Config, String> {
     let value: Value = serde_json::from_str(text).map_err(|e| format!("not valid JSON: {e}"))?;
     let value = match value {
         Value::Array(cameras) => serde_json::json!({ "cameras": cameras }),
@@ -59,9 +81,7 @@ fn read(text: &str, base: &Path) -> Result<Config, String> {
         _ => return Err("expected an object with the key `cameras`, or a list of cameras".into()),
     };
     say_it_once(&value)?;
-    let mut config: Config = serde_path_to_error::deserialize(value).map_err(|e| explain(&e))?;
-    validate(&mut config, base)?;
-    Ok(config)
+    serde_path_to_error::deserialize(value).map_err(|e| explain(&e))
 }
 
 /// `sensitivity` and `threshold` say the same, so only one of them may stand in one place. Looked at before
@@ -340,7 +360,6 @@ fn existing(path: &Path, base: &Path) -> Result<String, String> {
     absolute.into_os_string().into_string().map_err(|p| format!("{}: not valid UTF-8", p.display()))
 }
 
-/// Replaces `env:NAME` and `file:PATH` by what they stand for.
 /// A URL that is called; it may hold a token, so it is not repeated in the message.
 fn validate_url(url: &mut Secret, base: &Path) -> Result<(), String> {
     resolve(url, base)?;
@@ -351,6 +370,7 @@ fn validate_url(url: &mut Secret, base: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Replaces `env:NAME` and `file:PATH` by what they stand for.
 fn resolve(secret: &mut Secret, base: &Path) -> Result<(), String> {
     if let Some(name) = secret.expose().strip_prefix("env:") {
         let value = std::env::var(name)

@@ -1,5 +1,6 @@
 //! The configuration file: its shape, its defaults and what is allowed in it. Reading it is in [`load`].
 
+mod exposure;
 mod load;
 mod reach;
 mod sensitivity;
@@ -40,6 +41,18 @@ pub struct Config {
     pub heartbeat: Option<Secret>,
     #[serde(default)]
     pub supervision: SupervisionConfig,
+    #[serde(default)]
+    pub control: ControlConfig,
+}
+
+/// Who may use the control socket. Root and the user that the service runs as always may.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControlConfig {
+    /// Members of this group (a name or a number) may do everything, too.
+    pub group: Option<String>,
+    /// Everybody may ask for the status.
+    pub public_status: bool,
 }
 
 /// How workers are restarted.
@@ -56,11 +69,19 @@ pub struct SupervisionConfig {
     pub uid_base: Option<u32>,
     /// As root: users of the roles, instead of one of those numbers for each worker.
     pub users: UsersConfig,
+    /// As root: files with secrets may be readable for everybody.
+    pub allow_readable_secrets: bool,
 }
 
 impl Default for SupervisionConfig {
     fn default() -> Self {
-        Self { healthy_after_s: 60.0, worker_memory_mb: 1024, uid_base: None, users: UsersConfig::default() }
+        Self {
+            healthy_after_s: 60.0,
+            worker_memory_mb: 1024,
+            uid_base: None,
+            users: UsersConfig::default(),
+            allow_readable_secrets: false,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use nursery_shared::{
     cage::{Kernel, LANDLOCK_PORTS, LANDLOCK_SIGNALS},
     config::{self, DetectionConfig},
-    control::{PoolSize, Reply, Request, default_socket, default_state_dir},
+    control::{PoolSize, Reply, Request, STORE_DIRECTORY, default_socket, default_state_dir},
     message::Role,
     status::Status,
 };
@@ -401,11 +401,12 @@ fn state_dir(given: Option<PathBuf>, socket: SocketArg) -> Result<PathBuf, Failu
 
 /// What a worker without rights has written is read without rights: as the owner of the store, where root asks.
 fn as_owner(command: &mut Command, state_dir: &std::path::Path) {
-    if let Ok(store) = std::fs::symlink_metadata(state_dir.join("nursery.sqlite"))
+    if let Ok(store) = std::fs::symlink_metadata(state_dir.join(STORE_DIRECTORY))
         && nix::unistd::geteuid().is_root()
         && store.uid() != 0
     {
-        command.uid(store.uid()).gid(store.gid());
+        service::identity::Identity { uid: store.uid(), gid: store.gid(), groups: Vec::new() }
+            .put_on(command);
     }
 }
 

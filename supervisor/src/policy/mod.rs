@@ -530,7 +530,10 @@ impl Policy {
                 worker.cage = Some(cage.clone());
                 for missing in cage.missing {
                     // That this is not root was said at the start, and what follows from it is in the status.
-                    let known = matches!(missing.guard, Guard::OwnUser | Guard::NotDumpable);
+                    let known = matches!(
+                        missing.guard,
+                        Guard::OwnUser | Guard::NotDumpable | Guard::ControlGroup | Guard::NoNetwork
+                    );
                     if !known && self.told_missing.insert((role, missing.guard)) {
                         let (guard, why) = (missing.guard.name(), missing.why);
                         self.log(Level::Warn, format!("{name}: its cage is incomplete: {guard}: {why}"));

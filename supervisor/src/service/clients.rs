@@ -23,14 +23,17 @@ use interprocess::{
 };
 use nix::sys::epoll::EpollFlags;
 use nursery_shared::{
-    control::{MAX_REQUEST, Reply, Request},
+    config::ControlConfig,
+    control::{MAX_REQUEST, Reply, Request, default_socket},
     line::one_line,
 };
 
-use super::{ServiceError, logs::Logs};
+use super::{ServiceError, logs::Logs, sys};
 
 /// Clients at once; one more is turned away.
 const MAX_CLIENTS: usize = 128;
+/// Of these, how many may be people who may only look.
+const MAX_GUESTS: usize = 32;
 /// From connection to the whole request, and from the reply to its acceptance.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that may wait for one client while it follows the log.
@@ -40,6 +43,9 @@ const LINES_PER_REPLY: usize = 200;
 
 /// The listening socket and its clients.
 pub struct Clients {
+    access: Access,
+    /// How often somebody asked for what is not his to ask for.
+    refused: u64,
     listener: Listener,
     path: PathBuf,
     clients: BTreeMap<u32, Client>,
@@ -48,6 +54,7 @@ pub struct Clients {
 
 struct Client {
     stream: Stream,
+    peer: Peer,
     request: Vec<u8>,
     reply: Vec<u8>,
     written: usize,
@@ -67,6 +74,9 @@ enum Phase {
     Following { name: Option<String>, next: u64, end: Option<u64> },
 }
 
+/// What somebody gets who may not ask for what he asked for.
+const NOT_FOR_YOU: &str = "not permitted: only root, the service's own user and members of control.group of the configuration may do that";
+
 /// What became of a client that was looked at.
 pub enum Outcome {
     /// Nothing to do yet.
@@ -82,12 +92,54 @@ pub enum Outcome {
 pub struct Peer {
     pub uid: Option<u32>,
     pub pid: Option<i32>,
+    /// May do everything.
+    trusted: bool,
+}
+
+/// Who may use the socket, besides root and our own user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Access {
+    /// This group may do everything.
+    pub group: Option<u32>,
+    /// Everybody may ask for the status.
+    pub public_status: bool,
+}
+
+impl Access {
+    /// What the configuration says.
+    ///
+    /// # Errors
+    /// One line that names the key.
+    pub fn new(config: &ControlConfig) -> Result<Self, String> {
+        let group = config.group.as_deref().map(super::identity::group).transpose();
+        let group = group.map_err(|e| format!("control.group: {e}"))?;
+        Ok(Self { group, public_status: config.public_status })
+    }
+
+    fn allows(self, request: &Request, peer: Peer) -> bool {
+        peer.trusted || (self.public_status && matches!(request, Request::Status {}))
+    }
+
+    fn peer(self, stream: &Stream) -> Peer {
+        let creds = stream.peer_creds().ok();
+        let uid = creds.as_ref().and_then(|c| c.euid());
+        let own = nix::unistd::geteuid().as_raw();
+        let belongs = |group| {
+            creds.as_ref().and_then(|c| c.egid()) == Some(group)
+                || sys::peer_groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&group))
+        };
+        let trusted = uid.is_some_and(|uid| uid == 0 || uid == own) || self.group.is_some_and(belongs);
+        Peer { uid, pid: creds.as_ref().and_then(|c| c.pid()), trusted }
+    }
+
+    fn mode(self) -> u32 {
+        if self.public_status { 0o666 } else { 0o660 }
+    }
 }
 
 impl Clients {
-    /// Binds `path` (mode 0660), making its directory where it is missing; a socket that nobody answers on any
-    /// more is replaced.
-    pub fn bind(path: &Path) -> Result<Self, ServiceError> {
+    /// Binds `path`, making its directory where it is missing; a socket that nobody answers on any more is replaced.
+    pub fn bind(path: &Path, access: Access) -> Result<Self, ServiceError> {
         let failed = |what: &str| ServiceError {
             message: format!("control socket {}: {what}", path.display()),
             exit: 1,
@@ -126,10 +178,44 @@ impl Clients {
             .nonblocking(ListenerNonblockingMode::Both)
             .create_sync_as::<Listener>()
             .map_err(|e| failed(&format!("{e} (run as root, or give --control-socket)")))?;
-        // The umask took its bits off the mode above.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-            .map_err(|e| failed(&e.to_string()))?;
-        Ok(Self { listener, path: path.to_owned(), clients: BTreeMap::new(), next_id: 0 })
+        let mut clients = Self {
+            access,
+            refused: 0,
+            listener,
+            path: path.to_owned(),
+            clients: BTreeMap::new(),
+            next_id: 0,
+        };
+        clients.admit(access).map_err(|e| failed(&e))?;
+        Ok(clients)
+    }
+
+    /// Has others use the socket from now on.
+    ///
+    /// # Errors
+    /// One line; nobody more may use it then.
+    pub fn admit(&mut self, access: Access) -> Result<(), String> {
+        let at = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
+        let own = nix::unistd::getegid().as_raw();
+        let group = access.group.unwrap_or(own);
+        // Closed first: what it is for one group is not for the other.
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            if std::fs::metadata(path)?.gid() != group {
+                std::os::unix::fs::chown(path, None, Some(group))?;
+            }
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        };
+        set(&self.path, access.mode()).map_err(|e| at(&self.path, e))?;
+        // Nobody comes to a socket in a closed directory. Of all others, what is right is for their owners to know.
+        if let Some(directory) = self.path.parent().filter(|_| self.path == default_socket())
+            && std::fs::metadata(directory).is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw())
+        {
+            let mode = if access.public_status { 0o755 } else { 0o750 };
+            set(directory, mode).map_err(|e| at(directory, e))?;
+        }
+        self.access = access;
+        Ok(())
     }
 
     /// The listening descriptor.
@@ -149,7 +235,9 @@ impl Clients {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) => return Err(e),
         };
-        if self.clients.len() >= MAX_CLIENTS {
+        let peer = self.access.peer(&stream);
+        let guests = self.clients.values().filter(|c| !c.peer.trusted).count();
+        if self.clients.len() >= MAX_CLIENTS || (!peer.trusted && guests >= MAX_GUESTS) {
             return Ok(None);
         }
         let id = self.next_id;
@@ -157,6 +245,7 @@ impl Clients {
         let deadline = Instant::now() + PATIENCE;
         let client = Client {
             stream,
+            peer,
             request: Vec::new(),
             reply: Vec::new(),
             written: 0,
@@ -172,7 +261,23 @@ impl Clients {
     /// Reads from and writes to a client as far as that goes without waiting.
     pub fn serve(&mut self, id: u32) -> Outcome {
         let Some(client) = self.clients.get_mut(&id) else { return Outcome::Closed };
-        let outcome = client.read();
+        let outcome = match client.read() {
+            Outcome::Asks(request, peer) if !self.access.allows(&request, peer) => {
+                self.refused += 1;
+                // Said at the first, second, fourth, … of them: somebody may ask as often as he likes.
+                if self.refused.is_power_of_two() {
+                    let show = |n: Option<i64>| n.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+                    tracing::warn!(
+                        "control socket: refused what uid {}, pid {} asked for ({} refusals so far)",
+                        show(peer.uid.map(i64::from)),
+                        show(peer.pid.map(i64::from)),
+                        self.refused
+                    );
+                }
+                client.refuse(NOT_FOR_YOU.to_owned())
+            }
+            other => other,
+        };
         let outcome = match outcome {
             Outcome::Waiting if !client.write() => Outcome::Closed,
             other => other,
@@ -294,13 +399,8 @@ impl Client {
         self.request = Vec::new();
         match serde_json::from_slice::<Request>(&line) {
             Ok(request) => {
-                let creds = self.stream.peer_creds().ok();
-                let peer = Peer {
-                    uid: creds.as_ref().and_then(|c| c.euid()),
-                    pid: creds.as_ref().and_then(|c| c.pid()),
-                };
                 self.phase = Phase::Answered;
-                Outcome::Asks(request, peer)
+                Outcome::Asks(request, self.peer)
             }
             // The message may repeat a part of the request.
             Err(e) => self.refuse(format!("not a request: {}", one_line(&e.to_string()))),

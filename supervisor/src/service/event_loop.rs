@@ -14,9 +14,10 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use nursery_shared::{
+    cage::Guard,
     config,
     control::{Reply, Request},
-    message::Role,
+    message::{FromWorker, Role},
     postmortem::Finding,
     timestamp,
 };
@@ -24,7 +25,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     Options, ServiceError,
-    clients::{Clients, Outcome, Peer},
+    cgroups::{Group, Groups},
+    clients::{Access, Clients, Outcome, Peer},
     examiner::Examiner,
     identity::Identities,
     logs::Logs,
@@ -93,11 +95,16 @@ impl Token {
     }
 }
 
+/// Between two looks for programs that were killed for want of memory.
+const STARVED: Duration = Duration::from_secs(2);
+
 /// As whom and where workers run.
 pub struct Quarters {
     /// `None`: as our own user.
     pub identities: Option<Identities>,
     pub directory: PathBuf,
+    /// Or why workers have no control groups.
+    pub groups: Result<Groups, String>,
 }
 
 /// Everything that the loop holds.
@@ -123,6 +130,8 @@ pub struct EventLoop {
     /// No client is accepted before this; see [`EventLoop::accept`].
     deaf_until: Option<Instant>,
     finished: bool,
+    /// When to look next for who was killed for want of memory.
+    starved_at: Instant,
 }
 
 fn io_error(what: &str) -> impl Fn(Errno) -> ServiceError + '_ {
@@ -174,6 +183,7 @@ impl EventLoop {
             events: VecDeque::new(),
             deaf_until: None,
             finished: false,
+            starved_at: Instant::now(),
         })
     }
 
@@ -213,6 +223,7 @@ impl EventLoop {
                 self.read_socket(slot);
             }
             self.expire();
+            self.look_for_starved();
             self.events.push_back(Event::Tick);
         }
     }
@@ -287,9 +298,26 @@ impl EventLoop {
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
         let identity = self.quarters.identities.as_ref().map(|ids| ids.of(role, key.slot));
         let directory = &self.quarters.directory;
-        let conditions = Conditions { identity: identity.as_ref(), directory, memory };
+        let mut group =
+            self.quarters.groups.as_mut().ok().and_then(|groups| match groups.make(role, memory) {
+                Ok(group) => Some(group),
+                Err(e) => {
+                    tracing::warn!("{name}: no control group: {e}; it has only the limits of a process");
+                    None
+                }
+            });
+        let conditions = Conditions {
+            identity: identity.as_ref(),
+            directory,
+            memory,
+            entrances: group.as_ref().map(Group::entrances).unwrap_or_default(),
+        };
         let started = spawn::spawn(&self.options.worker_binary, role, conditions).and_then(|spawned| {
-            let process = Process::new(key, name, spawned);
+            let inside = group.as_mut().map(|group| group.close(spawned.child.id()));
+            if inside == Some(false) {
+                tracing::warn!("{name}: is not in its control group; it has only the limits of a process");
+            }
+            let process = Process::new(key, name, spawned, inside == Some(true));
             let tokens = [Token::Exit(key.slot), Token::Socket(key.slot), Token::Output(key.slot)];
             for (fd, token) in process.descriptors().into_iter().zip(tokens) {
                 self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.encode()))?;
@@ -297,11 +325,17 @@ impl EventLoop {
             Ok(process)
         });
         match started {
-            Ok(process) => {
+            Ok(mut process) => {
+                process.group = group;
                 self.events.push_back(Event::Spawned { key, pid: process.pid() });
                 self.processes.insert(key.slot, process);
             }
-            Err(e) => self.events.push_back(Event::SpawnFailed { key, error: e.to_string() }),
+            Err(e) => {
+                if let (Some(group), Ok(groups)) = (group, &mut self.quarters.groups) {
+                    groups.end(group);
+                }
+                self.events.push_back(Event::SpawnFailed { key, error: e.to_string() });
+            }
         }
     }
 
@@ -439,6 +473,8 @@ impl EventLoop {
                 path.display()
             ));
         }
+        let access = Access::new(&config.control).map_err(|e| format!("{}: {e}", path.display()))?;
+        self.clients.admit(access).map_err(|e| format!("{}: control: {e}", path.display()))?;
         self.options.config = config.clone();
         let (now, wall_us) = Self::now();
         let (result, actions) = self.policy.reload(now, wall_us, config);
@@ -454,6 +490,20 @@ impl EventLoop {
         let key = process.key;
         let mut messages = Vec::new();
         let outcome = process.read(&mut messages);
+        for message in &mut messages {
+            if let FromWorker::Caged(cage) = message {
+                // What a worker cannot know itself.
+                let why = self.quarters.groups.as_ref().err();
+                cage.note(
+                    Guard::ControlGroup,
+                    match (process.in_group, why) {
+                        (true, _) => Ok(()),
+                        (false, Some(why)) => Err(why.clone()),
+                        (false, None) => Err("it could not be made, see the log".into()),
+                    },
+                );
+            }
+        }
         self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
         match outcome {
             Read1::Idle => {}
@@ -480,7 +530,10 @@ impl EventLoop {
     fn on_exit(&mut self, slot: u32) {
         let Some(process) = self.processes.get_mut(&slot) else { return };
         process.kill_session();
-        let Some(ended) = process.reap() else { return };
+        let Some(mut ended) = process.reap() else { return };
+        if let (Some(group), Ok(groups)) = (process.group.take(), &mut self.quarters.groups) {
+            ended.out_of_memory = groups.end(group).out_of_memory;
+        }
         let key = process.key;
         // Its last words count: an acknowledgement, the end of a recording. A socket holds far less than this
         // many quotas, unless somebody who inherited it goes on writing.
@@ -608,6 +661,24 @@ impl EventLoop {
             }
         }
         status
+    }
+
+    /// A program of a worker may be killed for want of memory without the worker, which knows nothing of the reason.
+    fn look_for_starved(&mut self) {
+        let now = Instant::now();
+        if now < self.starved_at {
+            return;
+        }
+        self.starved_at = now + STARVED;
+        for process in self.processes.values_mut() {
+            if let Some(bytes) = process.group.as_mut().and_then(Group::starved) {
+                tracing::error!(
+                    "{}: the kernel killed a program of it: its control group had used up its {} MiB of memory (supervision.worker_memory_mb)",
+                    process.name(),
+                    bytes >> 20
+                );
+            }
+        }
     }
 
     /// Whoever's time is over: clients without patience, workers whose socket ended.

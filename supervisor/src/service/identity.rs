@@ -2,9 +2,11 @@
 //! configuration names. Names are looked up in /etc/passwd and /etc/group themselves: a directory service that does
 //! not answer must not keep this process.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
 use nursery_shared::{config::SupervisionConfig, message::Role};
+
+use super::sys;
 
 /// Users that are given away in turn, one for each place of a worker. More than there can be places, unless cameras
 /// come and go thousands of times; then a number is used again.
@@ -23,6 +25,14 @@ pub struct Identity {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+}
+
+impl Identity {
+    /// Has a program run as this user; it is to give away the right to open files itself, see [`sys::become_user`].
+    pub fn put_on(self, command: &mut Command) {
+        // SAFETY: the closure makes only async-signal-safe system calls, see there.
+        unsafe { command.pre_exec(move || sys::become_user(&self)) };
+    }
 }
 
 /// Who runs as whom, in this service.
@@ -117,6 +127,23 @@ fn is_mapped(map: &str, base: u32) -> bool {
     })
 }
 
+/// The number of a group by its name or number.
+///
+/// # Errors
+/// One line.
+pub fn group(name: &str) -> Result<u32, String> {
+    group_in(name, &read("/etc/group"))
+}
+
+fn group_in(name: &str, group: &str) -> Result<u32, String> {
+    let found = group.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let number = fields.get(2)?;
+        (fields.first() == Some(&name) || *number == name).then(|| number.parse().ok())?
+    });
+    found.ok_or_else(|| format!("{name:?} is no group in /etc/group"))
+}
+
 /// A user by name or number, with the groups that name him a member.
 fn look_up(name: &str, passwd: &str, group: &str) -> Result<Identity, String> {
     let entry = passwd
@@ -162,6 +189,15 @@ mod tests {
         assert_eq!(look_up("990", PASSWD, GROUP).unwrap(), found);
         for bad in ["root", "0", "nobody-here", "odd", ""] {
             assert!(look_up(bad, PASSWD, GROUP).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_found_by_name_or_number() {
+        assert_eq!(group_in("audio", GROUP), Ok(29));
+        assert_eq!(group_in("44", GROUP), Ok(44));
+        for bad in ["pulse", "", "45"] {
+            assert!(group_in(bad, GROUP).unwrap_err().contains("/etc/group"), "{bad}");
         }
     }
 

@@ -211,6 +211,11 @@ pub struct Lines {
 const PER_SECOND: u32 = 100;
 
 impl Lines {
+    /// Whose lines these are.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn new(name: String) -> Self {
         Self {
             name,

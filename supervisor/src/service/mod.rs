@@ -87,16 +87,10 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let state_dir = options
         .state_dir
         .canonicalize()
-        .map_err(|e| ServiceError::failed(format!("state directory {state}: {e}")))?
-        .into_os_string()
-        .into_string()
-        .map_err(|_| ServiceError::failed(format!("state directory {state}: not valid UTF-8")))?;
-    let identities =
-        Identities::new(&options.config.supervision).map_err(|message| ServiceError { message, exit: 2 })?;
+        .map_err(|e| ServiceError::failed(format!("state directory {state}: {e}")))?;
+    let wrong = |message| ServiceError { message, exit: 2 };
+    let identities = Identities::new(&options.config.supervision).map_err(wrong)?;
     let state_failed = |e: String| ServiceError::failed(format!("state directory {state}: {e}"));
-    if identities.is_some() {
-        state_dir::check_own(&options.state_dir).map_err(state_failed)?;
-    }
     let _lock = lock_state(&options.state_dir)?;
     let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
     let model = probe::probe(
@@ -105,9 +99,15 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         of(Role::Infer, PROBE_SLOT).as_ref(),
     )?
     .model;
-    let empty_dir =
-        state_dir::prepare(Path::new(&state_dir), of(Role::Sink, 0).as_ref()).map_err(state_failed)?;
-    let clients = clients::Clients::bind(&options.control_socket)?;
+    let places = state_dir::prepare(&state_dir, of(Role::Sink, 0).as_ref()).map_err(state_failed)?;
+    let store = places
+        .store
+        .into_os_string()
+        .into_string()
+        .map_err(|_| ServiceError::failed(format!("state directory {state}: not valid UTF-8")))?;
+    let access = clients::Access::new(&options.config.control).map_err(wrong)?;
+    let clients = clients::Clients::bind(&options.control_socket, access)?;
+    keep_secrets();
     raise_descriptor_limit();
     let logs = logs::start(options.log_to_stderr).map_err(|e| ServiceError::failed(format!("log: {e}")))?;
     let post_mortems = postmortems::PostMortems::start(&options.state_dir)
@@ -120,15 +120,27 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         config: options.config.clone(),
         pool_override: options.inference_workers,
         model,
-        state_dir,
+        state_dir: store,
         cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         seed: fastrand::u64(..),
     };
-    let quarters = event_loop::Quarters { identities, directory: empty_dir };
+    let groups = cgroups::Groups::find();
+    let quarters = event_loop::Quarters { identities, directory: places.empty, groups };
     let result =
         event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems)?.run();
     logs.flush();
     result
+}
+
+/// This process holds all passwords until workers need them: its memory is not written to a disk when it dies, nor shown
+/// to processes of the same user where that is not needed to look into workers.
+fn keep_secrets() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+    if nix::unistd::geteuid().is_root() {
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
 }
 
 /// Makes a directory, and those above it, with this mode where it is missing.

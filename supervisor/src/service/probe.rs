@@ -3,7 +3,7 @@
 
 use std::{
     io::Read,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::fd::AsFd,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -65,8 +65,7 @@ pub fn probe(
         command.args(["--model", model]);
     }
     if let Some(identity) = identity.cloned() {
-        // SAFETY: the closure makes only async-signal-safe system calls, see there.
-        unsafe { command.pre_exec(move || sys::become_user(&identity)) };
+        identity.put_on(&mut command);
     }
     let mut child = command
         .spawn()

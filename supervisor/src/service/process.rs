@@ -27,6 +27,7 @@ use nursery_shared::{
 };
 
 use super::{
+    cgroups::Group,
     logs::Lines,
     procfs,
     spawn::Spawned,
@@ -60,6 +61,10 @@ pub struct Process {
     pub output_ended: bool,
     /// What was found out about it while it hung.
     pub findings: Vec<Finding>,
+    /// Its control group; gone when it has ended.
+    pub group: Option<Group>,
+    /// It was seen in there.
+    pub in_group: bool,
     interest: EpollFlags,
 }
 
@@ -67,6 +72,8 @@ pub struct Process {
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
     pub exit: Exit,
+    /// Bytes that its control group could have, where the kernel killed somebody in it for want of more.
+    pub out_of_memory: Option<u64>,
     used: Used,
     core_dumped: bool,
 }
@@ -99,6 +106,12 @@ impl Remains {
                 "it made the system call {call}, which its role has no use for: either somebody took it over through what it read, or a list of system calls is incomplete, which should be reported"
             ));
         }
+        if let Some(bytes) = self.ended.out_of_memory {
+            post_mortem.notes.push(format!(
+                "the kernel killed it, or a program that it had started, because its control group had used up its {} MiB of memory (supervision.worker_memory_mb)",
+                bytes >> 20
+            ));
+        }
         if self.ended.core_dumped {
             post_mortem.notes.push("the kernel wrote a core dump".into());
         }
@@ -129,7 +142,7 @@ pub enum Read1 {
 }
 
 impl Process {
-    pub fn new(key: Key, name: String, spawned: Spawned) -> Self {
+    pub fn new(key: Key, name: String, spawned: Spawned, in_group: bool) -> Self {
         Self {
             key,
             child: spawned.child,
@@ -144,6 +157,8 @@ impl Process {
             ended_at: None,
             output_ended: false,
             findings: Vec::new(),
+            group: None,
+            in_group,
             interest: EpollFlags::EPOLLIN,
         }
     }
@@ -281,12 +296,17 @@ impl Process {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or(0)),
         };
-        Some(Ended { exit, used, core_dumped: status.core_dumped() })
+        Some(Ended { exit, out_of_memory: None, used, core_dumped: status.core_dumped() })
     }
 
     /// What is left of it for its post-mortem.
     pub fn into_remains(self, ended: Ended) -> Remains {
         Remains { key: self.key, ended, log: self.lines.into_recent(), findings: self.findings }
+    }
+
+    /// Name of the worker.
+    pub fn name(&self) -> &str {
+        self.lines.name()
     }
 
     /// The process's number.

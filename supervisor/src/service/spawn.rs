@@ -4,7 +4,10 @@
 use std::{
     ffi::OsString,
     io::{self, PipeReader},
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::{
+        fd::{OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -47,13 +50,15 @@ pub fn environment(identity: Option<&Identity>) -> impl Iterator<Item = (&'stati
 }
 
 /// As whom, and where, a worker is started.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Conditions<'a> {
     /// `None`: our own user.
     pub identity: Option<&'a Identity>,
     pub directory: &'a Path,
     /// Bytes that it may have of its own.
     pub memory: u64,
+    /// Of its control group.
+    pub entrances: Vec<RawFd>,
 }
 
 /// A process that was just started.
@@ -81,10 +86,16 @@ pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Resul
         .stdout(write_end.try_clone()?)
         .stderr(write_end);
     let parent = std::process::id();
-    let identity = conditions.identity.cloned();
     // SAFETY: the closure makes only async-signal-safe system calls, see there.
-    let memory = conditions.memory;
-    let prepare = move || sys::prepare_worker(&theirs, WORKER_FD, parent, memory, identity.as_ref());
+    let terms = sys::Terms {
+        parent,
+        memory: conditions.memory,
+        identity: conditions.identity.cloned(),
+        entrances: conditions.entrances,
+        // What scores windows has nobody to talk to but us.
+        network: role != Role::Infer,
+    };
+    let prepare = move || sys::prepare_worker(&theirs, WORKER_FD, &terms);
     unsafe { command.pre_exec(prepare) };
     let mut child = command.spawn().map_err(|e| explain(e, conditions.identity))?;
     let rest = || {

@@ -1,19 +1,18 @@
-//! The state directory as several users share it: the supervisor's own files (lock, post-mortems) are safe from the
-//! sink, which writes beside them as another user. The directory stays root's, belongs to the sink's group and is
-//! sticky, so that nobody removes or replaces what is not his.
+//! The state directory as several users share it: it belongs to the supervisor, with the lock and the post-mortems; the
+//! sink, which is another user, has a directory of its own in it, and the others an empty one to stand in.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use nix::libc;
-use nursery_shared::postmortem;
+use nursery_shared::{control::STORE_DIRECTORY, postmortem};
 
 use super::{identity::Identity, private_dir};
 
@@ -22,88 +21,83 @@ const EMPTY: &str = "empty";
 /// What the sink keeps. What else it may have left behind (a damaged store that was moved aside) begins with it.
 const STORE: &str = "nursery.sqlite";
 const QUARANTINE: &str = "quarantine";
-/// More than the quarantine holds.
+/// More than the sink keeps.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Makes the directories that the supervisor keeps in the state directory, and hands the rest over to the sink's
-/// user. Returns the directory in which workers stand.
+/// Directories in the state directory.
+#[derive(Debug)]
+pub struct Places {
+    /// In which workers stand.
+    pub empty: PathBuf,
+    /// In which the sink keeps everything.
+    pub store: PathBuf,
+}
+
+/// Makes the directories, and hands the store over to the sink's user.
 ///
 /// # Errors
 /// One line that names the directory and the remedy.
-pub fn prepare(state_dir: &Path, sink: Option<&Identity>) -> Result<PathBuf, String> {
+pub fn prepare(state_dir: &Path, sink: Option<&Identity>) -> Result<Places, String> {
     let at = |path: &Path| {
         let place = path.display().to_string();
         move |e: io::Error| format!("{place}: {e}")
     };
-    // Before the sink may write here, so that it cannot put anything in their place.
-    for name in [postmortem::DIRECTORY, EMPTY] {
+    let owner = |path: &Path| fs::symlink_metadata(path).map(|m| (m.is_dir(), m.uid()));
+    let trusted = nix::unistd::geteuid().as_raw();
+    if sink.is_some() && owner(state_dir).map_err(at(state_dir))?.1 != trusted {
+        // Who owns it could put anything in the place of what is made here.
+        return Err("belongs to another user: give another --state-dir, or let it belong to root".into());
+    }
+    let make = |name: &str, mode: u32, other: Option<u32>| {
         let path = state_dir.join(name);
-        let mode = if name == EMPTY { 0o555 } else { 0o700 };
         private_dir(&path, mode).map_err(at(&path))?;
-        let found = fs::symlink_metadata(&path).map_err(at(&path))?;
-        if !found.is_dir() || (sink.is_some() && found.uid() != 0) {
-            return Err(format!("{}: is not a directory of root: remove it", path.display()));
+        let (is_dir, uid) = owner(&path).map_err(at(&path))?;
+        if !is_dir || (sink.is_some() && uid != trusted && Some(uid) != other) {
+            return Err(format!("{}: is not a directory of the service: remove it", path.display()));
         }
-    }
+        Ok(path)
+    };
+    make(postmortem::DIRECTORY, 0o700, None)?;
+    let empty = make(EMPTY, 0o555, None)?;
+    // Given to another user before, it may be given to one more.
+    let store = state_dir.join(STORE_DIRECTORY);
+    let former = owner(&store).ok().map(|(_, uid)| uid);
+    let store = make(STORE_DIRECTORY, 0o700, former)?;
+    move_in(state_dir, &store)?;
     if let Some(sink) = sink {
-        check_way(state_dir, sink)?;
-        hand_over(state_dir, sink).map_err(at(state_dir))?;
+        hand_over(&store, sink).map_err(at(&store))?;
     }
-    Ok(state_dir.join(EMPTY))
+    Ok(Places { empty, store })
 }
 
-/// Refuses a directory that belongs to others too, such as `/tmp` or `/etc`, since its rights are about to change.
-///
-/// # Errors
-/// One line with the remedy.
-pub fn check_own(state_dir: &Path) -> Result<(), String> {
-    let fail = |e: io::Error| e.to_string();
-    let found = fs::metadata(state_dir).map_err(fail)?;
-    let names: Vec<_> =
-        fs::read_dir(state_dir).map_err(fail)?.take(MAX_ENTRIES).flatten().map(|e| e.file_name()).collect();
-    let ours = names.is_empty() || names.iter().any(|name| name == "lock");
-    if found.uid() != 0 || !ours {
-        return Err("belongs to somebody else, or holds other things: give an empty --state-dir".into());
+/// Before there was a directory for it, the store was in the state directory itself.
+fn move_in(state_dir: &Path, store: &Path) -> Result<(), String> {
+    if store.join(STORE).exists() || !state_dir.join(STORE).exists() {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// The sink must be able to get there.
-fn check_way(state_dir: &Path, sink: &Identity) -> Result<(), String> {
-    for dir in state_dir.ancestors().skip(1) {
-        let found = fs::metadata(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        let mode = found.mode();
-        let may_enter = match () {
-            () if found.uid() == sink.uid => mode & 0o100 != 0,
-            () if found.gid() == sink.gid || sink.groups.contains(&found.gid()) => mode & 0o010 != 0,
-            () => mode & 0o001 != 0,
-        };
-        if !may_enter {
-            return Err(format!(
-                "{} may not be entered by user {}, which stores the events: chmod o+x it, or give another --state-dir",
-                dir.display(),
-                sink.uid
-            ));
+    let at = |e: io::Error| format!("{}: {e}", state_dir.display());
+    for entry in fs::read_dir(state_dir).map_err(at)?.take(MAX_ENTRIES).flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(STORE) || name == QUARANTINE {
+            fs::rename(entry.path(), store.join(name)).map_err(at)?;
         }
     }
     Ok(())
 }
 
-fn hand_over(state_dir: &Path, sink: &Identity) -> io::Result<()> {
-    for entry in fs::read_dir(state_dir)?.take(MAX_ENTRIES).flatten() {
-        if entry.file_name().to_string_lossy().starts_with(STORE) {
-            give(&entry.path(), sink)?;
+fn hand_over(store: &Path, sink: &Identity) -> io::Result<()> {
+    let entries = |dir: &Path| -> io::Result<Vec<PathBuf>> {
+        Ok(fs::read_dir(dir)?.take(MAX_ENTRIES).flatten().map(|entry| entry.path()).collect())
+    };
+    for path in entries(store)? {
+        let is_dir = fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir());
+        if is_dir {
+            entries(&path)?.iter().try_for_each(|path| give(path, sink))?;
         }
+        give(&path, sink)?;
     }
-    let quarantine = state_dir.join(QUARANTINE);
-    if fs::symlink_metadata(&quarantine).is_ok_and(|m| m.is_dir()) {
-        for entry in fs::read_dir(&quarantine)?.take(MAX_ENTRIES).flatten() {
-            give(&entry.path(), sink)?;
-        }
-        give(&quarantine, sink)?;
-    }
-    chown(state_dir, Some(0), Some(sink.gid))?;
-    fs::set_permissions(state_dir, fs::Permissions::from_mode(0o1770))
+    // Last, so that nobody changes anything in between.
+    give(store, sink)
 }
 
 /// Changes the owner of a file that has one name, or of a directory: never of what a link points to, and never of a
@@ -138,58 +132,97 @@ mod tests {
         path
     }
 
+    const SINK: Identity = Identity { uid: 440_000, gid: 440_000, groups: Vec::new() };
+
+    fn is_root() -> bool {
+        let root = nix::unistd::geteuid().is_root();
+        if !root {
+            eprintln!("SKIPPED: only root can hand files over");
+        }
+        root
+    }
+
+    fn owner(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().uid()
+    }
+
     #[test]
     fn workers_stand_in_an_empty_directory_that_is_not_theirs_to_write() {
         let state = dir("empty");
-        let empty = prepare(&state, None).unwrap();
-        assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
-        assert_eq!(fs::metadata(&empty).unwrap().mode() & 0o222, 0);
-        assert_eq!(fs::metadata(state.join(postmortem::DIRECTORY)).unwrap().mode() & 0o777, 0o700);
+        let places = prepare(&state, None).unwrap();
+        assert_eq!(fs::read_dir(&places.empty).unwrap().count(), 0);
+        assert_eq!(fs::metadata(&places.empty).unwrap().mode() & 0o222, 0);
+        for private in [state.join(postmortem::DIRECTORY), places.store] {
+            assert_eq!(fs::metadata(private).unwrap().mode() & 0o777, 0o700);
+        }
         fs::remove_dir_all(state).unwrap();
     }
 
     #[test]
-    fn the_store_is_handed_over_and_links_and_files_of_two_names_are_not() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: only root can hand files over");
+    fn the_store_alone_is_handed_over_and_links_and_files_of_two_names_are_not() {
+        if !is_root() {
             return;
         }
         let state = dir("given");
         let elsewhere = dir("elsewhere");
         fs::write(elsewhere.join("shadow"), "secret").unwrap();
         fs::write(elsewhere.join("linked"), "secret").unwrap();
-        fs::write(state.join("lock"), "").unwrap();
-        fs::write(state.join(STORE), "").unwrap();
-        fs::hard_link(elsewhere.join("shadow"), state.join("nursery.sqlite-wal")).unwrap();
-        std::os::unix::fs::symlink(elsewhere.join("linked"), state.join("nursery.sqlite-shm")).unwrap();
-        check_own(&state).unwrap();
-        let sink = Identity { uid: 440_000, gid: 440_000, groups: Vec::new() };
-        prepare(&state, Some(&sink)).unwrap();
-        let owner = |path: &Path| fs::metadata(path).unwrap().uid();
-        assert_eq!(owner(&state.join(STORE)), 440_000);
+        // Other things may be there too: they stay as they are.
+        fs::write(state.join("cameras.json"), "").unwrap();
+        let store = state.join(STORE_DIRECTORY);
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join(STORE), "").unwrap();
+        fs::hard_link(elsewhere.join("shadow"), store.join("nursery.sqlite-wal")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("linked"), store.join("nursery.sqlite-shm")).unwrap();
+        let before = fs::metadata(&state).unwrap().mode();
+        // The second time to another user than the first.
+        for sink in [Identity { uid: 440_001, ..SINK }, SINK] {
+            prepare(&state, Some(&sink)).unwrap();
+        }
+        for path in [store.clone(), store.join(STORE)] {
+            assert_eq!(owner(&path), SINK.uid, "{}", path.display());
+        }
         for path in ["shadow", "linked"] {
             assert_eq!(owner(&elsewhere.join(path)), 0, "{path}");
         }
-        for name in ["", "lock", "postmortems", "empty"] {
+        for name in ["", "cameras.json", "postmortems", "empty"] {
             assert_eq!(owner(&state.join(name)), 0, "{name}");
         }
-        assert_eq!(fs::metadata(&state).unwrap().mode() & 0o7777, 0o1770);
+        assert_eq!(fs::metadata(&state).unwrap().mode(), before);
         for path in [state, elsewhere] {
             fs::remove_dir_all(path).unwrap();
         }
     }
 
     #[test]
-    fn a_directory_of_others_is_refused_and_a_way_that_is_closed_is_named() {
+    fn a_store_of_earlier_days_moves_into_the_directory() {
+        let state = dir("moved");
+        fs::write(state.join(STORE), "a").unwrap();
+        fs::write(state.join("nursery.sqlite-wal"), "b").unwrap();
+        fs::create_dir(state.join(QUARANTINE)).unwrap();
+        fs::write(state.join(QUARANTINE).join("x.wav"), "c").unwrap();
+        for _ in 0..2 {
+            let store = prepare(&state, None).unwrap().store;
+            assert_eq!(fs::read_to_string(store.join(STORE)).unwrap(), "a");
+            assert_eq!(fs::read_to_string(store.join("nursery.sqlite-wal")).unwrap(), "b");
+            assert_eq!(fs::read_to_string(store.join("quarantine/x.wav")).unwrap(), "c");
+            assert!(!state.join(STORE).exists());
+        }
+        fs::remove_dir_all(state).unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused() {
+        if !is_root() {
+            return;
+        }
         let state = dir("others");
-        fs::write(state.join("something"), "").unwrap();
-        assert!(check_own(&state).unwrap_err().contains("empty --state-dir"));
-        let inner = state.join("inner");
-        fs::create_dir(&inner).unwrap();
-        fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
-        let sink = Identity { uid: 440_000, gid: 440_000, groups: Vec::new() };
-        let error = check_way(&inner, &sink).unwrap_err();
-        assert!(error.contains("nursery-state-others") && error.contains("chmod o+x"), "{error}");
+        std::os::unix::fs::chown(&state, Some(65_534), None).unwrap();
+        assert!(prepare(&state, Some(&SINK)).unwrap_err().contains("another --state-dir"));
+        std::os::unix::fs::chown(&state, Some(0), None).unwrap();
+        fs::create_dir(state.join(EMPTY)).unwrap();
+        std::os::unix::fs::chown(state.join(EMPTY), Some(65_534), None).unwrap();
+        assert!(prepare(&state, Some(&SINK)).unwrap_err().contains("remove it"));
         fs::remove_dir_all(state).unwrap();
     }
 }

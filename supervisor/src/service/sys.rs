@@ -4,7 +4,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::ExitStatusExt,
     },
     process::ExitStatus,
@@ -23,22 +23,73 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// What a worker does between fork and exec: begin a session of its own (Ctrl-C is meant for the supervisor, and
-/// whatever the worker starts can be found by the session), die with its parent, keep only its own descriptors,
-/// find its socket at `target`, have no more than `memory` bytes of its own, become `identity` for good. Only
-/// async-signal-safe calls.
-pub fn prepare_worker(
-    socket: &impl AsRawFd,
-    target: RawFd,
-    parent: u32,
-    memory: libc::rlim_t,
-    identity: Option<&Identity>,
-) -> io::Result<()> {
+/// The supplementary groups of who is at the other end of a Unix socket, as they were when it connected.
+///
+/// # Errors
+/// Kernels before 4.13 do not tell.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    // Most people are in fewer; then there is room for all that the kernel allows.
+    for room in [64, 65_536] {
+        let mut groups = vec![0_u32; room];
+        let mut bytes = (groups.len() * 4) as libc::socklen_t;
+        // SAFETY: the kernel fills at most as many bytes as it is told there are, and says how many those were.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        if result == 0 {
+            groups.truncate(bytes as usize / 4);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) {
+            return Err(error);
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ERANGE))
+}
+
+/// On which terms a worker is started.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Our own process.
+    pub parent: u32,
+    /// Bytes that it may have of its own.
+    pub memory: libc::rlim_t,
+    /// Whom it becomes, for good.
+    pub identity: Option<Identity>,
+    /// Of its control group: open files that it writes "0" to.
+    pub entrances: Vec<RawFd>,
+    /// Without, as root, it gets a network namespace of its own, with nothing in it.
+    pub network: bool,
+}
+
+/// What a worker does between fork and exec: enter its control group, begin a session of its own (Ctrl-C is meant for
+/// the supervisor, and whatever the worker starts can be found by the session), die with its parent, keep only its own
+/// descriptors, find its socket at `target`, have and be what the terms say. Only async-signal-safe calls.
+pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, terms: &Terms) -> io::Result<()> {
+    let Terms { parent, memory, identity, entrances, network } = terms;
+    let (parent, memory) = (*parent, *memory);
     let check = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     };
     let socket = socket.as_raw_fd();
+    // SAFETY: writes a byte of ours, and asks for a namespace. Neither is missed so much that a camera should go unheard:
+    // the supervisor looks whether the process is where it should be, the worker whether there is a network.
+    unsafe {
+        for entrance in entrances {
+            libc::write(*entrance, c"0".as_ptr().cast(), 1);
+        }
+        if !network && identity.is_some() {
+            libc::unshare(libc::CLONE_NEWNET);
+        }
+    }
     if let Some(identity) = identity {
         become_user(identity)?;
     }
@@ -73,19 +124,41 @@ pub fn prepare_worker(
     Ok(())
 }
 
+/// What a worker may keep for its first moments, the first that this process has: it lets a file be opened wherever it
+/// is. CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where containers have only that.
+const OPENERS: [u32; 2] = [2, 1];
+
 /// Takes on a user and its groups, and can take on no other ever after: what is set aside here, capabilities and the
-/// right to win some by starting a program, does not come back. Only async-signal-safe calls.
+/// right to win some by starting a program, does not come back. One capability goes through to the program, which is to
+/// drop it: that of opening the files that the configuration names, which belong to root like the configuration itself.
+/// Only async-signal-safe calls.
 pub fn become_user(identity: &Identity) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    /// `_LINUX_CAPABILITY_VERSION_3`: two words each of what is effective, permitted and inheritable.
+    const VERSION_3: u32 = 0x2008_0522;
     let check = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     };
     let (uid, gid) = (identity.uid, identity.gid);
-    // SAFETY: plain system calls on integers, and one that reads a list of ours of the length that is given; they take
-    // no lock and allocate nothing. The raw calls concern this thread alone, which is the only one after a fork: the C
-    // library's functions would ask its (forked) list of threads.
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: plain system calls on integers, and some that read or fill structures of ours of the right sizes; they
+    // take no lock and allocate nothing. The raw calls concern this thread alone, which is the only one after a fork:
+    // the C library's functions would ask its (forked) list of threads.
     unsafe {
         check(libc::syscall(libc::SYS_setgroups, identity.groups.len(), identity.groups.as_ptr()))?;
+        check(libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()))?;
+        let opener = OPENERS.into_iter().find(|bit| sets[0][1] & (1 << bit) != 0);
+        let mask = opener.map_or(0, |bit| 1 << bit);
+        // Before the bounds are gone: what may be inherited must be within them.
+        sets[0][2] = mask;
+        sets[1][2] = 0;
+        check(libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()))?;
         // While there is the capability to do so; until the kernel knows no more of them.
         for capability in 0..64 {
             if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == -1 {
@@ -93,7 +166,15 @@ pub fn become_user(identity: &Identity) -> io::Result<()> {
             }
         }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) as libc::c_long)?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        let kept = [[mask; 3], [0; 3]];
+        check(libc::syscall(libc::SYS_capset, &raw const header, kept.as_ptr()))?;
+        if let Some(bit) = opener {
+            // Kernels before 4.3 have none: files must be readable for the user then.
+            libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, bit, 0, 0);
+        }
+        check(libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0) as libc::c_long)?;
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) as libc::c_long)?;
     }
     Ok(())

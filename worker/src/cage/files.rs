@@ -11,7 +11,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
     PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
-use nix::libc;
+use nix::{errno::Errno, libc};
 use nursery_shared::cage::{Cage, Guard, LANDLOCK_PORTS, LANDLOCK_SIGNALS};
 
 /// The newest rules that are asked for; kernels enforce those that they know.
@@ -42,22 +42,37 @@ const ROOTS: [&str; 6] = [
 /// Names that are asked for over TCP where the answer is long.
 const DNS: u16 = 53;
 
-/// Device and number of a file.
-type Place = Option<(u64, u64)>;
+/// Where a path leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Device and number of a file.
+    File(u64, u64),
+    Nowhere,
+    /// Through a directory that this user may not enter.
+    OutOfSight,
+}
 
 /// The single files that may be read, as they were when the cage was put up.
 static SEEN: OnceLock<Vec<(PathBuf, Place)>> = OnceLock::new();
 
 fn place(path: &Path) -> Place {
     // Not through the standard library, which takes another call that resolvers have no use for.
-    nix::sys::stat::stat(path).ok().map(|s| (s.st_dev, s.st_ino))
+    match nix::sys::stat::stat(path) {
+        Ok(found) => Place::File(found.st_dev, found.st_ino),
+        Err(Errno::EACCES) => Place::OutOfSight,
+        Err(_) => Place::Nowhere,
+    }
 }
 
-/// A file within reach in whose place there is another now, which is not: whoever needs it must begin anew.
+/// A file within reach in whose place there is, or may be, another now, which is not: whoever needs it must begin anew.
 pub fn replaced() -> Option<&'static Path> {
-    let seen = SEEN.get()?.iter();
-    seen.filter_map(|(path, then)| place(path).filter(|now| Some(*now) != *then).map(|_| path.as_path()))
-        .next()
+    let other = |(path, then): &&(PathBuf, Place)| match (*then, place(path)) {
+        // It was seen to be missing by the right to see everything, which is gone.
+        (Place::Nowhere, Place::OutOfSight) => true,
+        (_, Place::Nowhere | Place::OutOfSight) => false,
+        (then, now) => then != now,
+    };
+    SEEN.get()?.iter().find(other).map(|(path, _)| path.as_path())
 }
 
 /// What a role may reach. Nothing, to begin with.

@@ -4,7 +4,7 @@
 
 pub mod files;
 pub mod policy;
-mod privileges;
+pub mod privileges;
 pub mod roles;
 pub mod seccomp;
 
@@ -31,8 +31,8 @@ pub struct Cage {
 }
 
 impl Cage {
-    /// Gives all privileges away. To be called first thing, while there is one thread. `supervisor` is the user at the
-    /// other end of the socket.
+    /// Gives all privileges away but that of opening the files of the configuration, wherever they are. To be called first
+    /// thing, while there is one thread. `supervisor` is the user at the other end of the socket.
     pub fn enter(supervisor: Option<u32>) -> Self {
         // What a process that gives itself up shows then is found by reading files, which are out of its reach.
         // SAFETY: there is one thread, as the caller promises.
@@ -42,9 +42,16 @@ impl Cage {
         Self { report }
     }
 
-    /// Gives up all files and ports but those of the plan. To be called while there is one thread.
+    /// Looks whether the supervisor has taken the network away, for who has no use for it.
+    pub fn expect_no_network(&mut self) {
+        self.report.note(Guard::NoNetwork, privileges::has_no_network());
+    }
+
+    /// Gives up all files and ports but those of the plan, and the last privilege. To be called while there is one thread,
+    /// when the files are open that this user may not open by himself.
     pub fn confine(&mut self, plan: &Plan) {
         files::confine(&plan.reach, &mut self.report);
+        privileges::open_no_more(&mut self.report);
     }
 
     /// Gives up all system calls but those of the plan, for all threads. What is to be told to the supervisor then.

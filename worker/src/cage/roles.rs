@@ -1,6 +1,6 @@
 //! What each role may reach and which system calls it makes, from its configuration.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::Path};
 
 use nursery_shared::{
     config::{AlertReach, CameraConfig, Source, Transport},
@@ -32,9 +32,9 @@ impl Plan {
         Self { reach: Reach::default().unlimited(why), lists: vec!["program"], programs: true }
     }
 
-    /// Of an inference process: nothing but its model.
-    pub fn infer(model: Option<&str>) -> Self {
-        Self::with(Reach::default().read(model.map(PathBuf::from)), ["infer"])
+    /// Of an inference process, whose model is open already: nothing.
+    pub fn infer() -> Self {
+        Self::with(Reach::default(), ["infer"])
     }
 
     /// Of a capture process: its camera, and how to get there.
@@ -68,8 +68,8 @@ impl Plan {
         plan
     }
 
-    /// Of a sink: its store and its receivers.
-    pub fn sink(config: &SinkConfig, sounds_can_be_played: bool) -> Self {
+    /// Of a sink: its store, as it may be reached in the current directory, and its receivers.
+    pub fn sink(config: &SinkConfig, store: &Path, sounds_can_be_played: bool) -> Self {
         let needs = AlertReach::of(&config.alerts, config.heartbeat.as_ref());
         if needs.programs {
             return Self::open(PROGRAMS);
@@ -78,7 +78,7 @@ impl Plan {
             return Self::open(SOUNDS);
         }
         let receivers = !needs.ports.is_empty();
-        let mut plan = Self::with(Reach::default().write(&config.state_dir).ports(needs.ports), ["sink"]);
+        let mut plan = Self::with(Reach::default().write(store).ports(needs.ports), ["sink"]);
         if receivers {
             // The client for HTTP asks for the authorities whoever is called.
             plan.reach = plan.reach.roots();

@@ -1,8 +1,16 @@
 //! Source `file:`: a recording, decoded on a thread of its own and played at its own pace or as fast as it is
 //! scored.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Seek},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use nix::libc;
 use nursery_shared::pcm::SAMPLE_RATE;
 use tokio::sync::mpsc;
 
@@ -11,7 +19,10 @@ use super::{
     retry::{Attempt, Failure, Outcome, keep_trying},
     source::{SourceEvent, SourceLink},
 };
-use crate::media::decode::Recording;
+use crate::{
+    cage::files,
+    media::decode::{Recording, reason},
+};
 
 /// Decoded pieces that may wait to be played.
 const QUEUE: usize = 8;
@@ -28,26 +39,61 @@ enum Piece {
     Broken(String),
 }
 
+/// A recording by its name, and as it was when this process might still open files that its user may not: that one is
+/// played where the name is out of reach.
+#[derive(Clone)]
+pub struct Named {
+    path: PathBuf,
+    early: Option<Arc<Mutex<Arc<File>>>>,
+}
+
+impl Named {
+    /// Opens the file for later; one that cannot be opened now is tried by its name.
+    pub fn open(path: PathBuf) -> Self {
+        // Without waiting for the other end of a pipe, which is none of what can be played again.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).ok();
+        let early = opened.filter(|f| f.metadata().is_ok_and(|m| m.is_file()));
+        Self { path, early: early.map(|file| Arc::new(Mutex::new(Arc::new(file)))) }
+    }
+
+    /// From its beginning. What is borrowed beside it belongs to one pass at a time.
+    fn recording(&self) -> Result<(Recording, Option<MutexGuard<'_, Arc<File>>>), String> {
+        let Some(early) = &self.early else { return Ok((Recording::open(&self.path)?, None)) };
+        // By its name first, since it may have been replaced meanwhile.
+        match File::open(&self.path) {
+            // Another one in its place is for a new process to open.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied && files::replaced().is_none() => {}
+            by_name => {
+                return Ok((Recording::from_file(by_name.map_err(|e| reason(&e))?, &self.path)?, None));
+            }
+        }
+        // An earlier pass may not have noticed yet that nobody listens to it.
+        let file = early.lock().unwrap_or_else(PoisonError::into_inner);
+        (&**file).rewind().map_err(|e| e.to_string())?;
+        Ok((Recording::from_file(file.clone(), &self.path)?, Some(file)))
+    }
+}
+
 /// Plays the recording until it ends, for ever with `again`.
-pub async fn run(path: PathBuf, again: bool, realtime: bool, link: &SourceLink) {
-    keep_trying(link, &Player { path, again, realtime }).await;
+pub async fn run(file: Named, again: bool, realtime: bool, link: &SourceLink) {
+    keep_trying(link, &Player { file, again, realtime }).await;
 }
 
 struct Player {
-    path: PathBuf,
+    file: Named,
     again: bool,
     realtime: bool,
 }
 
 impl Attempt for Player {
     async fn attempt(&self, link: &SourceLink) -> Outcome {
-        play(&self.path, self.again, self.realtime, link).await
+        play(&self.file, self.again, self.realtime, link).await
     }
 }
 
-async fn play(path: &std::path::Path, again: bool, realtime: bool, link: &SourceLink) -> Outcome {
+async fn play(file: &Named, again: bool, realtime: bool, link: &SourceLink) -> Outcome {
     let (tx, mut pieces) = mpsc::channel(QUEUE);
-    let owned = path.to_path_buf();
+    let (path, owned) = (&file.path, file.clone());
     let thread = std::thread::Builder::new().name("decode".into()).spawn(move || decode(&owned, again, &tx));
     if let Err(e) = thread {
         return Outcome::Failed(Failure::new(format!("cannot start the decoding thread: {e}")));
@@ -85,8 +131,8 @@ async fn play(path: &std::path::Path, again: bool, realtime: bool, link: &Source
 }
 
 /// Decodes on its own thread; ends when nobody takes the pieces any more.
-fn decode(path: &std::path::Path, again: bool, pieces: &mpsc::Sender<Piece>) {
-    let last = match decode_passes(path, again, pieces) {
+fn decode(file: &Named, again: bool, pieces: &mpsc::Sender<Piece>) {
+    let last = match decode_passes(file, again, pieces) {
         Ok(()) => Piece::End,
         Err(reason) => Piece::Broken(reason),
     };
@@ -94,11 +140,11 @@ fn decode(path: &std::path::Path, again: bool, pieces: &mpsc::Sender<Piece>) {
     let _ = pieces.blocking_send(last);
 }
 
-fn decode_passes(path: &std::path::Path, again: bool, pieces: &mpsc::Sender<Piece>) -> Result<(), String> {
+fn decode_passes(file: &Named, again: bool, pieces: &mpsc::Sender<Piece>) -> Result<(), String> {
     let mut first = true;
     loop {
         // Opened for each pass, since it may have been replaced meanwhile.
-        let mut recording = Recording::open(path)?;
+        let (mut recording, _alone) = file.recording()?;
         if std::mem::take(&mut first) && pieces.blocking_send(Piece::Opened).is_err() {
             return Ok(());
         }
@@ -142,8 +188,8 @@ mod tests {
             std::env::temp_dir().join(format!("nursery-file-{}-{}", std::process::id(), fastrand::u64(..)));
         std::fs::write(&dir, bytes).unwrap();
         let (link, mut events, stop) = SourceLink::new();
-        let path = dir.clone();
-        let task = tokio::spawn(async move { run(path, again, false, &link).await });
+        let file = Named::open(dir.clone());
+        let task = tokio::spawn(async move { run(file, again, false, &link).await });
         let mut got = Vec::new();
         while got.len() < count
             && let Some(event) = tokio::time::timeout(Duration::from_secs(10), events.recv()).await.unwrap()

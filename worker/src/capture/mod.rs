@@ -17,7 +17,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nursery_shared::{
-    config::{CameraConfig, Source},
+    config::CameraConfig,
     message::{CapturedWindow, FromWorker, ModelShape, PROGRESS_INTERVAL, Role, StreamState, ToWorker},
 };
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     link::{self, Inbox, Outbox},
 };
 use listener::{Listener, Now};
-use source::{SourceEvent, SourceLink};
+use source::{Ready, SourceEvent, SourceLink};
 
 /// Audio of a live camera that may wait for the supervisor; the newest windows win.
 const LIVE_BACKLOG: Duration = Duration::from_secs(10);
@@ -71,13 +71,14 @@ pub fn run() -> Result<(), String> {
     };
     let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
     let plan = Plan::capture(&camera, &source);
+    let source = Ready::from(source);
     cage.confine(&plan);
     let (inbox, outbox) = link.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    if let Source::Rtsp(url) = &source {
+    if let Ready::Rtsp(url) = &source {
         rtsp::prepare(&camera, url);
     }
     outbox.send(&cage.close(&plan)?)?;
@@ -110,13 +111,13 @@ fn obey(mut inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
 
 async fn work(
     camera: CameraConfig,
-    source: Source,
+    source: Ready,
     model: ModelShape,
     inbox: Inbox,
     outbox: Outbox,
 ) -> Result<(), String> {
     let mut orders = obey(inbox)?;
-    let lossless = matches!(source, Source::File(_)) && !camera.realtime;
+    let lossless = matches!(source, Ready::File(_)) && !camera.realtime;
     let live_queue = model.windows_in(LIVE_BACKLOG).min(MAX_WINDOWS);
     let recording_queue = model.windows_in(RECORDING_BACKLOG).min(MAX_WINDOWS);
     let mut listener = Listener::new(&model, !lossless).with_noise_gate(camera.noise_gate);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use nursery_shared::config::{CameraConfig, Source};
+use nursery_shared::config::{CameraConfig, Source, Synthetic};
 use tokio::sync::{mpsc, watch};
+use url::Url;
 
 use super::{exec, file, rtsp, synthetic};
 
@@ -59,12 +60,31 @@ impl SourceLink {
     }
 }
 
+/// A source, with what of it must be open before the cage is put up.
+pub enum Ready {
+    Rtsp(Url),
+    File(file::Named),
+    Exec(String),
+    Synthetic(Synthetic),
+}
+
+impl From<Source> for Ready {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Rtsp(url) => Self::Rtsp(url),
+            Source::File(path) => Self::File(file::Named::open(path)),
+            Source::Exec(command) => Self::Exec(command),
+            Source::Synthetic(kind) => Self::Synthetic(kind),
+        }
+    }
+}
+
 /// Runs a source until it is stopped or has ended.
-pub async fn run(camera: CameraConfig, source: Source, link: SourceLink) {
+pub async fn run(camera: CameraConfig, source: Ready, link: SourceLink) {
     match source {
-        Source::Rtsp(url) => rtsp::run(&camera, url, &link).await,
-        Source::File(path) => file::run(path, camera.r#loop, camera.realtime, &link).await,
-        Source::Exec(command) => exec::run(&command, &link).await,
-        Source::Synthetic(kind) => synthetic::run(kind, &camera.name, &link).await,
+        Ready::Rtsp(url) => rtsp::run(&camera, url, &link).await,
+        Ready::File(file) => file::run(file, camera.r#loop, camera.realtime, &link).await,
+        Ready::Exec(command) => exec::run(&command, &link).await,
+        Ready::Synthetic(kind) => synthetic::run(kind, &camera.name, &link).await,
     }
 }

@@ -159,5 +159,9 @@ fn detectors(args: &Args, inputs: usize) -> Result<Vec<Detector>, Refusal> {
     let jobs = args.jobs.map_or_else(cores, usize::from).min(inputs.max(1));
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
-    (0..jobs).map(|_| info::load_detector(args.model.as_deref()).map_err(Refusal::Usage)).collect()
+    (0..jobs)
+        .map(|_| {
+            info::find_model(args.model.as_deref()).and_then(info::load_detector).map_err(Refusal::Usage)
+        })
+        .collect()
 }

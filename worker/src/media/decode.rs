@@ -1,7 +1,11 @@
 //! Recordings to 16 kHz mono: WAV, FLAC, Ogg Vorbis, MP3, M4A and ADTS AAC, packet by packet, with a count of
 //! what could not be decoded.
 
-use std::io::{self, Cursor};
+use std::{
+    fs::File,
+    io::{self, Cursor, Read, Seek, SeekFrom},
+    sync::Arc,
+};
 
 use symphonia::core::{
     audio::SampleBuffer,
@@ -21,6 +25,35 @@ const HOPELESS: u32 = 1000;
 /// A reader of containers that panicked, as some do on damaged files.
 const TOO_MUCH: &str = "something in it is too much for nursery (a bug)";
 
+/// A file that somebody else keeps open too. Who reads it shares his place in it.
+struct SharedFile(Arc<File>);
+
+impl Read for SharedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        self.0.read_vectored(buffers)
+    }
+}
+
+impl Seek for SharedFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl MediaSource for SharedFile {
+    fn is_seekable(&self) -> bool {
+        self.0.is_seekable()
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        self.0.byte_len()
+    }
+}
+
 /// A recording that is being decoded.
 pub struct Recording {
     format: Box<dyn FormatReader>,
@@ -36,12 +69,17 @@ pub struct Recording {
 impl Recording {
     /// Opens a file.
     pub fn open(path: &std::path::Path) -> Result<Self, String> {
-        let file = std::fs::File::open(path).map_err(|e| reason(&e))?;
+        Self::from_file(std::fs::File::open(path).map_err(|e| reason(&e))?, path)
+    }
+
+    /// A file that is open already; `path` is only its name.
+    pub fn from_file(file: impl Into<Arc<File>>, path: &std::path::Path) -> Result<Self, String> {
+        let file: Arc<File> = file.into();
         if file.metadata().is_ok_and(|m| m.is_dir()) {
             return Err("is a directory, expected a recording".into());
         }
         let extension = path.extension().and_then(|e| e.to_str()).map(str::to_owned);
-        Self::new(Box::new(file), extension.as_deref())
+        Self::new(Box::new(SharedFile(file)), extension.as_deref())
     }
 
     /// A recording that is in memory as a whole.

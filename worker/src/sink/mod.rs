@@ -5,12 +5,14 @@ pub mod camera;
 mod heartbeat;
 pub mod keeper;
 mod outbox;
+mod place;
 pub mod quarantine;
 pub mod query;
 pub mod receiver;
 pub mod records;
 mod sound;
 pub mod store;
+mod vfs;
 mod webhook;
 
 use std::{
@@ -81,10 +83,12 @@ pub fn run() -> Result<(), String> {
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
-    let plan = Plan::sink(&config, sound::BUILT_IN);
+    let directory = Path::new(&config.state_dir);
+    place::enter(directory)?;
+    let plan = Plan::sink(&config, Path::new(place::HERE), sound::BUILT_IN);
     cage.confine(&plan);
     let (mut inbox, link) = opened.start()?;
-    let store = Store::open(Path::new(&config.state_dir))?;
+    let store = Store::open_as(Path::new(place::HERE), directory)?;
     let (sender, inputs) = sync_channel(QUEUE);
     let jobs = start_deliveries(sender.clone())?;
     let mut sink = Sink {

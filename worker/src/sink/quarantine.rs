@@ -15,8 +15,10 @@ use nursery_shared::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Directory inside the state directory.
-const DIR: &str = "quarantine";
+use super::place;
+
+/// Directory inside the store's directory.
+pub const DIR: &str = "quarantine";
 /// Windows that are kept; of tens of kilobytes each.
 const KEPT: usize = 100;
 /// A description is a few hundred bytes; what is longer was not written by us.
@@ -128,20 +130,25 @@ pub struct Args {
 
 /// Prints what is on the shelf, oldest first.
 pub fn run(args: Args) -> ExitCode {
-    match print(&args) {
+    let failed = |message: String| {
+        eprintln!("nursery: {message}");
+        ExitCode::FAILURE
+    };
+    let shown = match place::visit(&args.state_dir) {
+        Ok(directory) => directory.join(DIR),
+        Err(message) => return failed(message),
+    };
+    match print(&Path::new(place::HERE).join(DIR), &shown, args.json) {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that went away has seen enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("nursery: {}: {e}", args.state_dir.join(DIR).display());
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(format!("{}: {e}", shown.display())),
     }
 }
 
-fn print(args: &Args) -> io::Result<()> {
-    let dir = args.state_dir.join(DIR);
-    let mut found = match names(&dir) {
+/// Prints what is in `dir`, which people know as `shown`.
+fn print(dir: &Path, shown: &Path, json: bool) -> io::Result<()> {
+    let mut found = match names(dir) {
         Ok(names) => names,
         // Nothing was ever set aside.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -150,23 +157,23 @@ fn print(args: &Args) -> io::Result<()> {
     found.retain(|name| name.ends_with(".json"));
     found.sort_unstable();
     let mut out = io::BufWriter::new(io::stdout().lock());
-    if found.is_empty() && !args.json {
+    if found.is_empty() && !json {
         writeln!(out, "no windows were set aside")?;
     }
     for name in found {
-        let path = dir.join(name);
+        let path = dir.join(&name);
         let readable = fs::metadata(&path).is_ok_and(|m| m.len() <= LONGEST);
         let entry = readable.then(|| fs::read(&path).ok()).flatten();
         let entry = entry.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
         let Some(entry) = entry else {
-            eprintln!("nursery: {}: is no description of a window", path.display());
+            eprintln!("nursery: {}: is no description of a window", shown.join(&name).display());
             continue;
         };
-        let audio = dir.join(&entry.audio);
-        if args.json {
+        let audio = shown.join(&entry.audio);
+        if json {
             let mut value = serde_json::to_value(&entry).unwrap_or_default();
             value["audio"] = audio.display().to_string().into();
-            value["state"] = entry.state.map(|s| dir.join(s).display().to_string()).into();
+            value["state"] = entry.state.map(|s| shown.join(s).display().to_string()).into();
             writeln!(out, "{value}")?;
         } else {
             writeln!(out, "{}  {}  window {}", entry.time, entry.camera, entry.window)?;

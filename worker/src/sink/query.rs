@@ -2,14 +2,14 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use nursery_shared::timestamp;
 use rusqlite::params;
 
-use super::store::Store;
+use super::{place, store::Store};
 
 /// Arguments of `events`.
 #[derive(clap::Args)]
@@ -40,8 +40,9 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn print(args: &Args) -> Result<(), String> {
-    let db = Store::open_to_read(&args.state_dir)?;
-    let failed = |e: rusqlite::Error| format!("{}: {e}", args.state_dir.display());
+    let directory = place::visit(&args.state_dir)?;
+    let db = Store::open_to_read(Path::new(place::HERE), &directory)?;
+    let failed = |e: rusqlite::Error| format!("{}: {e}", directory.display());
     let mut query = db
         .prepare("SELECT body FROM alerts WHERE time_us >= ?1 AND (?2 IS NULL OR instr(', ' || camera || ',', ', ' || ?2 || ',') > 0) ORDER BY id")
         .map_err(failed)?;

@@ -1,4 +1,4 @@
-//! The store: SQLite in the state directory. Holds every alert, its delivery to each receiver, and what the
+//! The store: SQLite in a directory of the sink's own. Holds every alert, its delivery to each receiver, and what the
 //! event logic of each camera must not forget.
 
 use std::{
@@ -10,9 +10,9 @@ use std::{
 use nursery_shared::{message::SetAside, timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{camera::CameraState, quarantine};
+use super::{camera::CameraState, quarantine, vfs};
 
-/// File name inside the state directory.
+/// File name inside the store's directory.
 pub const FILE: &str = "nursery.sqlite";
 
 /// Each step brings the schema from its index to the next version; never changed, only added to.
@@ -74,7 +74,9 @@ pub struct Pending {
 /// The open database; only the sink writes to it.
 pub struct Store {
     db: Connection,
-    state_dir: PathBuf,
+    directory: PathBuf,
+    /// The same for people, who stand elsewhere.
+    shown: PathBuf,
 }
 
 /// How far the records of one supervisor are stored.
@@ -160,8 +162,11 @@ impl Storage for Store {
 
     fn set_aside(&mut self, camera: &str, window: &SetAside) {
         let number = window.window;
-        match quarantine::keep(&self.state_dir, camera, window) {
-            Ok(path) => tracing::info!("window {number} of camera {camera} kept as {}", path.display()),
+        match quarantine::keep(&self.directory, camera, window) {
+            Ok(audio) => {
+                let path = self.shown.join(quarantine::DIR).join(audio.file_name().unwrap_or_default());
+                tracing::info!("window {number} of camera {camera} kept as {}", path.display());
+            }
             Err(e) => tracing::error!("window {number} of camera {camera} could not be kept for study: {e}"),
         }
     }
@@ -170,26 +175,33 @@ impl Storage for Store {
 impl Store {
     /// Opens the store, making it where it is missing. One that is damaged is moved aside, with a line in the
     /// log: crying now matters more than crying then.
-    pub fn open(state_dir: &Path) -> Result<Self, String> {
-        let path = state_dir.join(FILE);
-        match Self::try_open(&path) {
+    pub fn open(directory: &Path) -> Result<Self, String> {
+        Self::open_as(directory, directory)
+    }
+
+    /// The same for a directory that people know under another name.
+    pub fn open_as(directory: &Path, shown: &Path) -> Result<Self, String> {
+        let path = directory.join(FILE);
+        let name = shown.join(FILE);
+        let name = name.display();
+        match Self::try_open(&path, shown) {
             Ok(store) => Ok(store),
             Err(e) if is_damage(&e) => {
                 let aside = move_aside(&path)?;
+                let aside = shown.join(aside.file_name().unwrap_or_default());
                 tracing::error!(
-                    "{}: damaged ({e}); moved to {} and a new store begun: events and alerts not delivered \
+                    "{name}: damaged ({e}); moved to {} and a new store begun: events and alerts not delivered \
                      yet are in there",
-                    path.display(),
                     aside.display()
                 );
-                Self::try_open(&path).map_err(|e| format!("{}: {e}", path.display()))
+                Self::try_open(&path, shown).map_err(|e| format!("{name}: {e}"))
             }
-            Err(e) => Err(format!("{}: {e}", path.display())),
+            Err(e) => Err(format!("{name}: {e}")),
         }
     }
 
-    fn try_open(path: &Path) -> rusqlite::Result<Self> {
-        let mut db = Connection::open(path)?;
+    fn try_open(path: &Path, shown: &Path) -> rusqlite::Result<Self> {
+        let mut db = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs::name()?)?;
         db.busy_timeout(Duration::from_secs(2))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // An acknowledged event must survive a power cut, not only a crash.
@@ -205,25 +217,26 @@ impl Store {
             ));
         }
         migrate(&mut db)?;
-        let state_dir = path.parent().unwrap_or(Path::new(".")).to_owned();
-        Ok(Self { db, state_dir })
+        let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { db, directory, shown: shown.to_owned() })
     }
 
     /// Opens an existing store for reading beside a running service.
-    pub fn open_to_read(state_dir: &Path) -> Result<Connection, String> {
-        let path = state_dir.join(FILE);
+    pub fn open_to_read(directory: &Path, shown: &Path) -> Result<Connection, String> {
+        let path = directory.join(FILE);
         if !path.exists() {
             return Err(format!(
                 "no store in {} (has the service run with this --state-dir?)",
-                state_dir.display()
+                shown.display()
             ));
         }
         let open = || {
-            let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let db = Connection::open_with_flags_and_vfs(&path, flags, vfs::name()?)?;
             db.busy_timeout(Duration::from_secs(2))?;
             Ok(db)
         };
-        open().map_err(|e: rusqlite::Error| format!("{}: {e}", path.display()))
+        open().map_err(|e: rusqlite::Error| format!("{}: {e}", shown.join(FILE).display()))
     }
 
     /// What each camera's logic had in mind.

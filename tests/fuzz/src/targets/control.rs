@@ -7,7 +7,7 @@ use std::{
 };
 
 use nursery_shared::control::{MAX_REQUEST, Reply, Request};
-use nursery_supervisor::service::clients::{Clients, Outcome};
+use nursery_supervisor::service::clients::{Access, Clients, Outcome};
 
 use crate::{
     mutate::Mutator,
@@ -46,7 +46,7 @@ pub const CONTROL: Target = Target {
     check: || {
         let folder = Scratch::new("control");
         let path = folder.path().join("control.sock");
-        let mut clients = Clients::bind(&path).expect("a socket in a folder of our own");
+        let mut clients = Clients::bind(&path, Access::default()).expect("a socket in a folder of our own");
         Box::new(move |input| ask(&mut clients, &folder, input))
     },
 };
