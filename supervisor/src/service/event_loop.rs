@@ -28,6 +28,7 @@ use super::{
     examiner::Examiner,
     identity::Identities,
     logs::Logs,
+    notify::Notifier,
     postmortems::PostMortems,
     process::{Process, Read1, Remains},
     procfs,
@@ -117,11 +118,13 @@ pub struct EventLoop {
     /// Of the process that was just reaped.
     remains: Option<Remains>,
     post_mortems: PostMortems,
+    notifier: Notifier,
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
     events: VecDeque<Event>,
     /// No client is accepted before this; see [`EventLoop::accept`].
     deaf_until: Option<Instant>,
+    stopping: bool,
     finished: bool,
 }
 
@@ -138,6 +141,7 @@ impl EventLoop {
         clients: Clients,
         logs: Logs,
         post_mortems: PostMortems,
+        notifier: Notifier,
     ) -> Result<Self, ServiceError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io_error("epoll"))?;
         let mut signals = Vec::new();
@@ -170,9 +174,11 @@ impl EventLoop {
             next_examiner: 0,
             remains: None,
             post_mortems,
+            notifier,
             more: Vec::new(),
             events: VecDeque::new(),
             deaf_until: None,
+            stopping: false,
             finished: false,
         })
     }
@@ -187,6 +193,9 @@ impl EventLoop {
         );
         self.events.push_back(Event::Tick);
         let mut ready = [EpollEvent::empty(); EVENTS];
+        // Begins the workers.
+        self.handle_events();
+        self.notifier.ready();
         loop {
             self.handle_events();
             if self.finished {
@@ -198,6 +207,7 @@ impl EventLoop {
                 self.clients.pump_logs(&self.logs);
             }
             self.update_interest();
+            self.notifier.turn(Instant::now(), self.stopping, || self.policy.status(Self::now().0));
             let timeout = self.timeout();
             let count = match self.epoll.wait(&mut ready, timeout) {
                 Ok(count) => count,
@@ -269,6 +279,7 @@ impl EventLoop {
                     Level::Error => tracing::error!("{text}"),
                 },
                 Action::Show { json } => {
+                    self.notifier.event(&json);
                     if let Some(watcher) = &self.options.events {
                         // Full: whoever watches is slow, and is not waited for.
                         let _ = watcher.try_send(json);
@@ -284,6 +295,9 @@ impl EventLoop {
     }
 
     fn spawn(&mut self, key: Key, role: Role, name: String) {
+        if role == Role::Sink {
+            self.notifier.forget_events();
+        }
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
         let identity = self.quarters.identities.as_ref().map(|ids| ids.of(role, key.slot));
         let directory = &self.quarters.directory;
@@ -400,7 +414,7 @@ impl EventLoop {
         while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
         if signal == SIGHUP {
             // The outcome is in the log; a signal has nobody to answer to.
-            if let Err(message) = self.reload() {
+            if let Err(message) = self.announced_reload() {
                 tracing::error!("reload: {message}");
             }
         } else {
@@ -409,9 +423,19 @@ impl EventLoop {
     }
 
     fn stop(&mut self) {
+        self.notifier.stopping();
+        self.stopping = true;
         let (now, wall_us) = Self::now();
         let actions = self.policy.stop(now, wall_us);
         self.perform(actions);
+    }
+
+    fn announced_reload(&mut self) -> Result<String, String> {
+        self.notifier.reloading();
+        let result = self.reload();
+        // Also of one that changed nothing: the service is as ready as it was.
+        self.notifier.ready();
+        result
     }
 
     fn reload(&mut self) -> Result<String, String> {
@@ -585,7 +609,7 @@ impl EventLoop {
             }
             Request::Reload {} => {
                 tracing::info!("reload asked for {who}");
-                self.reload()
+                self.announced_reload()
             }
             Request::Stop {} => {
                 tracing::info!("stop asked for {who}");
@@ -642,7 +666,14 @@ impl EventLoop {
         }
         let now = Instant::now();
         let ended = self.processes.values().filter_map(|p| p.ended_at).map(|t| t + END_GRACE);
-        for deadline in self.clients.next_deadline().into_iter().chain(self.deaf_until).chain(ended) {
+        for deadline in self
+            .clients
+            .next_deadline()
+            .into_iter()
+            .chain(self.deaf_until)
+            .chain(ended)
+            .chain(self.notifier.next_deadline())
+        {
             wait = wait.min(deadline.saturating_duration_since(now));
         }
         // Rounded up: waking just before a deadline would spin until it is there.

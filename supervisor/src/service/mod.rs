@@ -7,6 +7,7 @@ mod event_loop;
 mod examiner;
 pub mod identity;
 pub mod logs;
+mod notify;
 mod postmortems;
 pub mod probe;
 mod process;
@@ -98,6 +99,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         state_dir::check_own(&options.state_dir).map_err(state_failed)?;
     }
     let _lock = lock_state(&options.state_dir)?;
+    let mut notifier = notify::Notifier::from_environment();
+    notifier.starting();
     let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
     let model = probe::probe(
         &options.worker_binary,
@@ -126,7 +129,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     };
     let quarters = event_loop::Quarters { identities, directory: empty_dir };
     let result =
-        event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems)?.run();
+        event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems, notifier)?
+            .run();
     logs.flush();
     result
 }

@@ -44,6 +44,10 @@ pub fn prepare(state_dir: &Path, sink: Option<&Identity>) -> Result<PathBuf, Str
         if !found.is_dir() || (sink.is_some() && found.uid() != 0) {
             return Err(format!("{}: is not a directory of root: remove it", path.display()));
         }
+        // A strict umask took its bits off the mode above.
+        if found.mode() & 0o7777 != mode {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(at(&path))?;
+        }
     }
     if let Some(sink) = sink {
         check_way(state_dir, sink)?;
