@@ -133,6 +133,8 @@ fn give(path: &Path, sink: &Identity) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt};
+
     use super::*;
 
     fn dir(name: &str) -> PathBuf {
@@ -145,7 +147,10 @@ mod tests {
     #[test]
     fn workers_stand_in_an_empty_directory_that_is_not_theirs_to_write() {
         let state = dir("empty");
+        // As it is made under a strict umask, which workers could not look into.
+        DirBuilder::new().mode(0o500).create(state.join(EMPTY)).unwrap();
         let empty = prepare(&state, None).unwrap();
+        assert_eq!(fs::metadata(&empty).unwrap().mode() & 0o777, 0o555);
         assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
         assert_eq!(fs::metadata(&empty).unwrap().mode() & 0o222, 0);
         assert_eq!(fs::metadata(state.join(postmortem::DIRECTORY)).unwrap().mode() & 0o777, 0o700);
