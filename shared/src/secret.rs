@@ -53,7 +53,7 @@ impl JsonSchema for Secret {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "The secret itself, or env:NAME, or file:PATH. Never logged or shown."
+            "description": "The secret itself, or env:NAME, credential:NAME (of systemd), or file:PATH. Never logged or shown."
         })
     }
 }

@@ -46,6 +46,8 @@ impl TempDir {
         let path = self.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
+        // It may hold passwords.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         path
     }
 
@@ -713,6 +715,11 @@ fn post_mortems_are_read_from_files_where_no_service_runs_whatever_is_in_them() 
     dir.write("postmortems/20260103-000000-sink-0000.json", "{\"id\":");
     dir.write("postmortems/20260104-000000-sink-0000.json", &" ".repeat(1 << 20));
     dir.write("postmortems/partial", "nothing");
+    // What never ends, and what waits for somebody.
+    let odd = |n: u32| dir.join(&format!("postmortems/2026010{n}-000000-sink-0000.json"));
+    std::os::unix::fs::symlink("/dev/zero", odd(6)).unwrap();
+    nix::unistd::mkfifo(&odd(7), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::create_dir(odd(8)).unwrap();
     let ask = |arguments: &[&str]| {
         let mut command = nursery(arguments.iter().copied());
         command.arg("--state-dir").arg(&dir.0);
@@ -741,7 +748,13 @@ fn post_mortems_are_read_from_files_where_no_service_runs_whatever_is_in_them() 
     assert!(
         refusal(&mut ask(&["postmortem", "20260105-000000-sink-0000"]), 1).contains("no post-mortem 2026")
     );
+    for n in 6..=8 {
+        let id = format!("2026010{n}-000000-sink-0000");
+        assert!(refusal(&mut ask(&["postmortem", &id]), 1).contains("not a file"));
+    }
     refusal(&mut ask(&["postmortem", "../lock"]), 2);
+    let mut elsewhere = nursery(["postmortem", "--state-dir"]);
+    assert!(refusal(elsewhere.arg(dir.join("elsewhere")), 1).contains("--state-dir"));
     // Neither a service nor files.
     let mut nobody = nursery(["postmortem", "--control-socket"]);
     nobody.arg(dir.join("nobody")).env("HOME", &dir.0).env_remove("XDG_STATE_HOME");

@@ -7,12 +7,13 @@
 pub mod audio;
 pub mod chaos;
 pub mod gst_camera;
+pub mod package;
 pub mod processes;
 pub mod receiver;
 pub mod rtsp_camera;
 pub mod service;
 pub mod simulation;
-mod slot;
+pub mod slot;
 pub mod temp_dir;
 pub mod traced;
 pub mod wait;

@@ -7,9 +7,9 @@ use std::{
 
 use super::{Config, Source};
 
-/// What the configuration has elsewhere than in its file: `env:NAME`, `file:PATH`.
+/// What the configuration has elsewhere than in its file.
 fn stands_elsewhere(value: &str) -> bool {
-    value.starts_with("env:") || value.starts_with("file:")
+    ["env:", "credential:", "file:"].iter().any(|prefix| value.starts_with(prefix))
 }
 
 /// Whether a URL, or one within a command, has a password in front of its host.
@@ -68,10 +68,13 @@ fn secret_files(config: &Config) -> impl Iterator<Item = (String, &str)> {
     cameras.chain(alerts).chain(heartbeat)
 }
 
-/// The mode of a regular file that everybody may read.
+/// The mode of a regular file that everybody may read, and get at: what lies in root's home is nobody else's.
 fn open_to_all(path: &Path) -> Option<u32> {
-    let found = std::fs::metadata(path).ok().filter(|m| m.is_file())?;
-    (found.mode() & 0o004 != 0).then_some(found.mode() & 0o777)
+    let path = path.canonicalize().ok()?;
+    let found = std::fs::metadata(&path).ok().filter(|m| m.is_file())?;
+    let reached =
+        path.ancestors().skip(1).all(|dir| std::fs::metadata(dir).is_ok_and(|m| m.mode() & 0o001 != 0));
+    (reached && found.mode() & 0o004 != 0).then_some(found.mode() & 0o777)
 }
 
 /// What is wrong with the rights of the configuration's file `path`, or of one that it reads a secret from; `config` is as
@@ -142,6 +145,7 @@ mod tests {
     fn only_files_that_everybody_may_read_are_found() {
         let dir = std::env::temp_dir().join(format!("nursery-exposure-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         let (path, key) = (dir.join("cameras.json"), dir.join("key"));
         fs::write(&key, "k").unwrap();
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -161,6 +165,8 @@ mod tests {
         set(&key, 0o644);
         let found = look("rtsp://h/x").unwrap();
         assert!(found.starts_with("alerts[0].secret: key may be read by everybody (mode 644)"), "{found}");
+        set(&dir, 0o700);
+        assert_eq!(look("rtsp://u:p@h/x"), None);
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -16,6 +16,8 @@ use crate::{line::one_line, secret::Secret};
 const MAX_CONFIG: u64 = 4 << 20;
 /// Longest secret that `file:` reads.
 const MAX_SECRET: u64 = 64 << 10;
+/// What nursery.service calls its directory of credentials, which systemd puts before the name of each file in it.
+const CREDENTIALS_LOADED_AS: &str = "nursery";
 /// More cameras than one host can hold; a bound on everything that is kept per camera.
 const MAX_CAMERAS: usize = 4096;
 
@@ -38,7 +40,7 @@ pub struct ConfigError {
 }
 
 /// Reads, validates and resolves a file: relative paths are looked up beside it (then in the current
-/// directory), `env:` and `file:` secrets are replaced by their values.
+/// directory), `env:`, `credential:` and `file:` secrets are replaced by their values.
 pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
     let fail = |problem: String| ConfigError { file: path.display().to_string(), problem };
     let text = read_capped(path, MAX_CONFIG).map_err(&fail)?;
@@ -370,12 +372,15 @@ fn validate_url(url: &mut Secret, base: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Replaces `env:NAME` and `file:PATH` by what they stand for.
+/// Replaces `env:NAME`, `credential:NAME` and `file:PATH` by what they stand for.
 fn resolve(secret: &mut Secret, base: &Path) -> Result<(), String> {
     if let Some(name) = secret.expose().strip_prefix("env:") {
         let value = std::env::var(name)
             .map_err(|_| format!("environment variable {name} is not set (or not valid UTF-8)"))?;
         *secret = Secret::new(value);
+    } else if let Some(name) = secret.expose().strip_prefix("credential:") {
+        let dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        *secret = credential(name, dir.as_deref())?;
     } else if let Some(path) = secret.expose().strip_prefix("file:") {
         let found = existing(Path::new(path), base)?;
         // A pipe would be waited for.
@@ -386,6 +391,27 @@ fn resolve(secret: &mut Secret, base: &Path) -> Result<(), String> {
         *secret = Secret::new(value.trim_end_matches(['\r', '\n']));
     }
     Ok(())
+}
+
+/// What systemd hands a service over in a directory for it alone (`LoadCredential=`): the file of this name, or the
+/// one that was in a directory which the unit loads as a whole.
+fn credential(name: &str, dir: Option<&Path>) -> Result<Secret, String> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_control();
+    if name.is_empty() || name.starts_with('.') || name.len() > 200 || name.contains(odd) {
+        return Err(format!("credential:{name}: expected the name of a file, without directories"));
+    }
+    let dir = dir.ok_or_else(|| {
+        format!(
+            "credential:{name}: CREDENTIALS_DIRECTORY is not set, as systemd does for a unit with LoadCredential=; \
+             set it to a directory with such a file, or use file:PATH"
+        )
+    })?;
+    let places = [dir.join(name), dir.join(format!("{CREDENTIALS_LOADED_AS}_{name}"))];
+    let found = places.iter().find(|p| p.is_file()).ok_or_else(|| {
+        format!("credential:{name}: no such file in {}, is there a LoadCredential={name}:… ?", dir.display())
+    })?;
+    let value = read_capped(found, MAX_SECRET).map_err(|e| format!("credential:{name}: {e}"))?;
+    Ok(Secret::new(value.trim_end_matches(['\r', '\n'])))
 }
 
 #[cfg(test)]
@@ -577,6 +603,8 @@ mod tests {
     fn secrets_come_from_files_without_their_newline() {
         let dir = std::env::temp_dir().join(format!("nursery-config-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
+        // Whoever runs this may be root, who keeps secrets from others.
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         std::fs::write(dir.join("key"), "sesame\n").unwrap();
         let path = dir.join("c.json");
         std::fs::write(
@@ -588,6 +616,32 @@ mod tests {
         assert_eq!(config.cameras[0].password.as_ref().unwrap().expose(), "sesame");
         assert!(!format!("{config:?}").contains("sesame"));
         assert!(!serde_json::to_string(&config).unwrap().contains("sesame"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_credential_is_a_file_of_its_directory_and_nothing_outside_of_it() {
+        let dir = std::env::temp_dir().join(format!("nursery-credentials-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("directory")).unwrap();
+        std::fs::write(dir.join("hook"), "sesame\n").unwrap();
+        std::fs::write(dir.join("nursery_bedroom"), "open").unwrap();
+        std::fs::write(dir.join("large"), "x".repeat(MAX_SECRET as usize + 1)).unwrap();
+        let of = |name: &str| credential(name, Some(&dir));
+        assert_eq!(of("hook").unwrap().expose(), "sesame");
+        assert_eq!(of("bedroom").unwrap().expose(), "open");
+        for (name, expected) in [
+            ("nowhere", "LoadCredential=nowhere:"),
+            ("directory", "no such file"),
+            ("large", "is larger than"),
+            ("../hook", "expected the name of a file"),
+            ("", "expected the name of a file"),
+            ("..", "expected the name of a file"),
+            ("a\nb", "expected the name of a file"),
+        ] {
+            let e = of(name).unwrap_err();
+            assert!(e.contains(expected) && e.contains("credential:"), "{name}: {e}");
+        }
+        assert!(credential("hook", None).unwrap_err().contains("CREDENTIALS_DIRECTORY is not set"));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -49,7 +49,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
-    /// Members of this group (a name or a number) may do everything, too.
+    /// Members of this group (a name or a number) may do everything, too. Not given: the service's own group.
     pub group: Option<String>,
     /// Everybody may ask for the status.
     pub public_status: bool,

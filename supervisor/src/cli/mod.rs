@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use nursery_shared::{
     cage::{Kernel, LANDLOCK_PORTS, LANDLOCK_SIGNALS},
     config::{self, DetectionConfig},
@@ -221,6 +221,12 @@ impl WorkerArg {
     fn find(self) -> Result<PathBuf, Failure> {
         worker_binary::find(self.worker_binary)
     }
+}
+
+/// What may be typed, for manual pages and completions. Of `detect` it knows the name alone: its options are the
+/// worker's.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line, does what it says and reports.

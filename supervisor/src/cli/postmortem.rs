@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -62,6 +64,12 @@ struct Place {
 impl Place {
     fn find(state_dir: Option<PathBuf>, socket: SocketArg) -> Result<Self, Failure> {
         if let Some(dir) = state_dir {
+            if !dir.is_dir() {
+                let dir = dir.display();
+                return Err(Failure::failed(format!(
+                    "{dir}: no such directory (has the service run with this --state-dir?)"
+                )));
+            }
             return Ok(Self { service: None, directory: dir.join(DIRECTORY), failure: None });
         }
         let socket = socket.path();
@@ -147,11 +155,17 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> io::Result<PostMortem> {
-    let file = fs::File::open(path)?;
-    if file.metadata()?.len() > MAX_BYTES as u64 {
+    // Of a pipe nobody waits for the other end.
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    if found.len() > MAX_BYTES as u64 {
         return Err(io::Error::other("too long for a post-mortem"));
     }
-    serde_json::from_reader(io::BufReader::new(file)).map_err(|e| io::Error::other(format!("damaged: {e}")))
+    serde_json::from_reader(io::BufReader::new(file.take(MAX_BYTES as u64)))
+        .map_err(|e| io::Error::other(format!("damaged: {e}")))
 }
 
 fn table(list: &[Summary]) -> String {

@@ -167,6 +167,10 @@ fn is_given(place: &Path) -> bool {
         // What an ordinary user may write to was given to it.
         return true;
     }
+    // The unit says so itself, since not every root may read the mark.
+    if std::env::var_os("NURSERY_CGROUP").is_some_and(|value| value == "delegated") {
+        return true;
+    }
     let Ok(path) = std::ffi::CString::new(place.as_os_str().as_bytes()) else { return false };
     [c"trusted.delegate", c"user.delegate"].iter().any(|name: &&CStr| {
         let mut value = [0_u8; 8];

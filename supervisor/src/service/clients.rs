@@ -75,7 +75,7 @@ enum Phase {
 }
 
 /// What somebody gets who may not ask for what he asked for.
-const NOT_FOR_YOU: &str = "not permitted: only root, the service's own user and members of control.group of the configuration may do that";
+const NOT_FOR_YOU: &str = "not permitted: only root, the service's own user and members of its group (control.group of the configuration) may do that";
 
 /// What became of a client that was looked at.
 pub enum Outcome {
@@ -111,9 +111,12 @@ impl Access {
     /// # Errors
     /// One line that names the key.
     pub fn new(config: &ControlConfig) -> Result<Self, String> {
-        let group = config.group.as_deref().map(super::identity::group).transpose();
-        let group = group.map_err(|e| format!("control.group: {e}"))?;
-        Ok(Self { group, public_status: config.public_status })
+        let group = match config.group.as_deref() {
+            Some(name) => super::identity::group(name).map_err(|e| format!("control.group: {e}"))?,
+            // The group that we were started with, as a unit's `Group=` has it.
+            None => nix::unistd::getegid().as_raw(),
+        };
+        Ok(Self { group: Some(group), public_status: config.public_status })
     }
 
     fn allows(self, request: &Request, peer: Peer) -> bool {

@@ -30,6 +30,7 @@ use super::{
     examiner::Examiner,
     identity::Identities,
     logs::Logs,
+    notify::Notifier,
     postmortems::PostMortems,
     process::{Process, Read1, Remains},
     procfs,
@@ -124,11 +125,13 @@ pub struct EventLoop {
     /// Of the process that was just reaped.
     remains: Option<Remains>,
     post_mortems: PostMortems,
+    notifier: Notifier,
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
     events: VecDeque<Event>,
     /// No client is accepted before this; see [`EventLoop::accept`].
     deaf_until: Option<Instant>,
+    stopping: bool,
     finished: bool,
     /// When to look next for who was killed for want of memory.
     starved_at: Instant,
@@ -147,6 +150,7 @@ impl EventLoop {
         clients: Clients,
         logs: Logs,
         post_mortems: PostMortems,
+        notifier: Notifier,
     ) -> Result<Self, ServiceError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io_error("epoll"))?;
         let mut signals = Vec::new();
@@ -179,9 +183,11 @@ impl EventLoop {
             next_examiner: 0,
             remains: None,
             post_mortems,
+            notifier,
             more: Vec::new(),
             events: VecDeque::new(),
             deaf_until: None,
+            stopping: false,
             finished: false,
             starved_at: Instant::now(),
         })
@@ -197,6 +203,9 @@ impl EventLoop {
         );
         self.events.push_back(Event::Tick);
         let mut ready = [EpollEvent::empty(); EVENTS];
+        // Begins the workers.
+        self.handle_events();
+        self.notifier.ready();
         loop {
             self.handle_events();
             if self.finished {
@@ -208,6 +217,7 @@ impl EventLoop {
                 self.clients.pump_logs(&self.logs);
             }
             self.update_interest();
+            self.notifier.turn(Instant::now(), self.stopping, || self.policy.status(Self::now().0));
             let timeout = self.timeout();
             let count = match self.epoll.wait(&mut ready, timeout) {
                 Ok(count) => count,
@@ -280,6 +290,7 @@ impl EventLoop {
                     Level::Error => tracing::error!("{text}"),
                 },
                 Action::Show { json } => {
+                    self.notifier.event(&json);
                     if let Some(watcher) = &self.options.events {
                         // Full: whoever watches is slow, and is not waited for.
                         let _ = watcher.try_send(json);
@@ -295,6 +306,9 @@ impl EventLoop {
     }
 
     fn spawn(&mut self, key: Key, role: Role, name: String) {
+        if role == Role::Sink {
+            self.notifier.forget_events();
+        }
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
         let identity = self.quarters.identities.as_ref().map(|ids| ids.of(role, key.slot));
         let directory = &self.quarters.directory;
@@ -434,7 +448,7 @@ impl EventLoop {
         while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
         if signal == SIGHUP {
             // The outcome is in the log; a signal has nobody to answer to.
-            if let Err(message) = self.reload() {
+            if let Err(message) = self.announced_reload() {
                 tracing::error!("reload: {message}");
             }
         } else {
@@ -443,9 +457,19 @@ impl EventLoop {
     }
 
     fn stop(&mut self) {
+        self.notifier.stopping();
+        self.stopping = true;
         let (now, wall_us) = Self::now();
         let actions = self.policy.stop(now, wall_us);
         self.perform(actions);
+    }
+
+    fn announced_reload(&mut self) -> Result<String, String> {
+        self.notifier.reloading();
+        let result = self.reload();
+        // Also of one that changed nothing: the service is as ready as it was.
+        self.notifier.ready();
+        result
     }
 
     fn reload(&mut self) -> Result<String, String> {
@@ -638,7 +662,7 @@ impl EventLoop {
             }
             Request::Reload {} => {
                 tracing::info!("reload asked for {who}");
-                self.reload()
+                self.announced_reload()
             }
             Request::Stop {} => {
                 tracing::info!("stop asked for {who}");
@@ -713,7 +737,14 @@ impl EventLoop {
         }
         let now = Instant::now();
         let ended = self.processes.values().filter_map(|p| p.ended_at).map(|t| t + END_GRACE);
-        for deadline in self.clients.next_deadline().into_iter().chain(self.deaf_until).chain(ended) {
+        for deadline in self
+            .clients
+            .next_deadline()
+            .into_iter()
+            .chain(self.deaf_until)
+            .chain(ended)
+            .chain(self.notifier.next_deadline())
+        {
             wait = wait.min(deadline.saturating_duration_since(now));
         }
         // Rounded up: waking just before a deadline would spin until it is there.

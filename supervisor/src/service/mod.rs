@@ -7,6 +7,7 @@ mod event_loop;
 mod examiner;
 pub mod identity;
 pub mod logs;
+mod notify;
 mod postmortems;
 pub mod probe;
 mod process;
@@ -92,6 +93,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let identities = Identities::new(&options.config.supervision).map_err(wrong)?;
     let state_failed = |e: String| ServiceError::failed(format!("state directory {state}: {e}"));
     let _lock = lock_state(&options.state_dir)?;
+    let mut notifier = notify::Notifier::from_environment();
+    notifier.starting();
     let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
     let model = probe::probe(
         &options.worker_binary,
@@ -127,7 +130,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let groups = cgroups::Groups::find();
     let quarters = event_loop::Quarters { identities, directory: places.empty, groups };
     let result =
-        event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems)?.run();
+        event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems, notifier)?
+            .run();
     logs.flush();
     result
 }

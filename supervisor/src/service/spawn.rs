@@ -86,7 +86,6 @@ pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Resul
         .stdout(write_end.try_clone()?)
         .stderr(write_end);
     let parent = std::process::id();
-    // SAFETY: the closure makes only async-signal-safe system calls, see there.
     let terms = sys::Terms {
         parent,
         memory: conditions.memory,
@@ -96,6 +95,7 @@ pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Resul
         network: role != Role::Infer,
     };
     let prepare = move || sys::prepare_worker(&theirs, WORKER_FD, &terms);
+    // SAFETY: the closure makes only async-signal-safe system calls, see there.
     unsafe { command.pre_exec(prepare) };
     let mut child = command.spawn().map_err(|e| explain(e, conditions.identity))?;
     let rest = || {

@@ -6,7 +6,7 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -54,6 +54,10 @@ pub fn prepare(state_dir: &Path, sink: Option<&Identity>) -> Result<Places, Stri
         let (is_dir, uid) = owner(&path).map_err(at(&path))?;
         if !is_dir || (sink.is_some() && uid != trusted && Some(uid) != other) {
             return Err(format!("{}: is not a directory of the service: remove it", path.display()));
+        }
+        // A strict umask took its bits off the mode above; what is handed over already is for its user to change.
+        if uid == trusted && fs::symlink_metadata(&path).map_err(at(&path))?.mode() & 0o7777 != mode {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(at(&path))?;
         }
         Ok(path)
     };
@@ -123,6 +127,8 @@ fn give(path: &Path, sink: &Identity) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt};
+
     use super::*;
 
     fn dir(name: &str) -> PathBuf {
@@ -149,9 +155,11 @@ mod tests {
     #[test]
     fn workers_stand_in_an_empty_directory_that_is_not_theirs_to_write() {
         let state = dir("empty");
+        // As it is made under a strict umask, which workers could not look into.
+        DirBuilder::new().mode(0o500).create(state.join(EMPTY)).unwrap();
         let places = prepare(&state, None).unwrap();
         assert_eq!(fs::read_dir(&places.empty).unwrap().count(), 0);
-        assert_eq!(fs::metadata(&places.empty).unwrap().mode() & 0o222, 0);
+        assert_eq!(fs::metadata(&places.empty).unwrap().mode() & 0o777, 0o555);
         for private in [state.join(postmortem::DIRECTORY), places.store] {
             assert_eq!(fs::metadata(private).unwrap().mode() & 0o777, 0o700);
         }

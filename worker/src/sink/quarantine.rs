@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Cursor, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -60,7 +60,7 @@ pub fn keep(state_dir: &Path, camera: &str, set_aside: &SetAside) -> Result<Path
     };
     let (audio, state) = (format!("{id}.wav"), format!("{id}.state"));
     let has_state = !set_aside.state.is_fresh();
-    write(&audio, &wav(&set_aside.pcm))?;
+    write(&audio, &wav(&set_aside.pcm).map_err(|e| format!("{audio}: {e}"))?)?;
     if has_state {
         write(&state, set_aside.state.as_bytes())?;
     }
@@ -100,21 +100,20 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// 16 kHz mono 16-bit WAV.
-fn wav(pcm: &Pcm) -> Vec<u8> {
-    let data = pcm.as_bytes();
-    // A window is far from 4 GiB.
-    let size = u32::try_from(data.len()).unwrap_or(u32::MAX - 36);
-    let mut out = Vec::with_capacity(44 + data.len());
-    out.extend_from_slice(b"RIFF");
-    out.extend_from_slice(&(36 + size).to_le_bytes());
-    out.extend_from_slice(b"WAVEfmt ");
-    for value in [16, 1 | (1 << 16), SAMPLE_RATE, SAMPLE_RATE * 2, 2 | (16 << 16)] {
-        out.extend_from_slice(&value.to_le_bytes());
+fn wav(pcm: &Pcm) -> Result<Vec<u8>, hound::Error> {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: SAMPLE_RATE,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut bytes = Cursor::new(Vec::new());
+    let mut writer = hound::WavWriter::new(&mut bytes, spec)?;
+    for sample in pcm.as_bytes().chunks_exact(2) {
+        writer.write_sample(i16::from_le_bytes([sample[0], sample[1]]))?;
     }
-    out.extend_from_slice(b"data");
-    out.extend_from_slice(&size.to_le_bytes());
-    out.extend_from_slice(data);
-    out
+    writer.finalize()?;
+    Ok(bytes.into_inner())
 }
 
 /// Arguments of `quarantine`.
@@ -162,7 +161,7 @@ fn print(dir: &Path, shown: &Path, json: bool) -> io::Result<()> {
     }
     for name in found {
         let path = dir.join(&name);
-        let readable = fs::metadata(&path).is_ok_and(|m| m.len() <= LONGEST);
+        let readable = fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= LONGEST);
         let entry = readable.then(|| fs::read(&path).ok()).flatten();
         let entry = entry.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
         let Some(entry) = entry else {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod chaos;
+mod deb;
 mod figures;
 mod latency;
 mod mttr;
@@ -42,6 +43,8 @@ enum Task {
     Simulate(simulate::Args),
     /// Violence: hurts everything of a running service for --minutes N and holds what was played against what was told
     Chaos(chaos::Args),
+    /// Builds the Debian package into target/debian; needs cargo-deb (`cargo install cargo-deb`) and binutils
+    Deb,
     /// Feeds everything that reads foreign bytes with mutated inputs: [TARGET] [--minutes M] [--seed S], see --help
     #[command(disable_help_flag = true)]
     Fuzz {
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         }
         Task::Simulate(args) => simulate::run(&args),
         Task::Chaos(args) => build() && chaos::run(&args),
+        Task::Deb => build() && deb::run(),
         Task::Fuzz { arguments } => build() && fuzz(&arguments),
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -123,7 +127,14 @@ fn fuzz(arguments: &[String]) -> bool {
 
 fn cargo(arguments: &[&str]) -> bool {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(Command::new(cargo).args(arguments))
+    let mut command = Command::new(cargo);
+    // What cargo tells those that it runs: build scripts that look at it would take it for a change, and run again.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+            command.env_remove(name);
+        }
+    }
+    run(command.args(arguments))
 }
 
 fn run(command: &mut Command) -> bool {
