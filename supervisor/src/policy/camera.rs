@@ -1,6 +1,6 @@
 //! One camera as the policy sees it: its queue of windows, whether it is heard, and what people are told.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use nursery_shared::{
     config::{CameraConfig, Source},
@@ -52,18 +52,24 @@ pub struct PendingWindow {
 #[derive(Debug)]
 pub struct Memory {
     state: ModelState,
+    /// Who wrote it, and alone may read it.
+    model: Arc<ModelShape>,
     /// Wall-clock time of the end of the last window it knows.
     end_us: i64,
 }
 
 impl Memory {
-    /// After the scoring of a window.
-    pub fn after(scored: &PendingWindow, state: ModelState) -> Self {
-        Self { state, end_us: scored.window.end_us }
+    /// After the scoring of a window by this model.
+    pub fn after(scored: &PendingWindow, state: ModelState, model: &Arc<ModelShape>) -> Self {
+        Self { state, model: Arc::clone(model), end_us: scored.window.end_us }
     }
 
-    /// The window goes on where this ends, or not much later.
-    fn reaches(&self, next: &PendingWindow, hop: u32) -> bool {
+    /// It is this model's, and the window goes on where it ends, or not much later.
+    fn serves(&self, next: &PendingWindow, model: &ModelShape) -> bool {
+        if self.model.id != model.id {
+            return false;
+        }
+        let hop = model.hop;
         let begin_us = next.window.end_us - i64::from(hop) * 1_000_000 / i64::from(SAMPLE_RATE);
         begin_us.abs_diff(self.end_us) <= LONGEST_GAP_US
     }
@@ -154,11 +160,11 @@ impl Camera {
         expected.then(|| self.heard_at + limit)
     }
 
-    /// What the model shall know when it scores this window: the same whenever it is asked again before the window
-    /// is scored.
-    pub fn state_for(&self, next: &PendingWindow, hop: u32) -> ModelState {
+    /// What this model shall know when it scores this window: the same whenever it is asked again before the window
+    /// is scored. Nothing of what another one wrote.
+    pub fn state_for(&self, next: &PendingWindow, model: &ModelShape) -> ModelState {
         match &self.memory {
-            Some(memory) if memory.reaches(next, hop) => memory.state.clone(),
+            Some(memory) if memory.serves(next, model) => memory.state.clone(),
             _ => ModelState::fresh(),
         }
     }
