@@ -44,6 +44,8 @@ impl QueueLimits {
 pub struct PendingWindow {
     pub id: u64,
     pub window: CapturedWindow,
+    /// Which of the sources that the camera had over time it came from.
+    pub source: u32,
     /// The inference processes that died with it in hand, and how.
     pub deaths: Vec<String>,
 }
@@ -54,6 +56,8 @@ pub struct Memory {
     state: ModelState,
     /// Who wrote it, and alone may read it.
     model: Arc<ModelShape>,
+    /// What was heard.
+    source: u32,
     /// Wall-clock time of the end of the last window it knows.
     end_us: i64,
 }
@@ -61,12 +65,12 @@ pub struct Memory {
 impl Memory {
     /// After the scoring of a window by this model.
     pub fn after(scored: &PendingWindow, state: ModelState, model: &Arc<ModelShape>) -> Self {
-        Self { state, model: Arc::clone(model), end_us: scored.window.end_us }
+        Self { state, model: Arc::clone(model), source: scored.source, end_us: scored.window.end_us }
     }
 
-    /// It is this model's, and the window goes on where it ends, or not much later.
+    /// It is this model's, of the same source, and the window goes on where it ends, or not much later.
     fn serves(&self, next: &PendingWindow, model: &ModelShape) -> bool {
-        if self.model.id != model.id {
+        if self.model.id != model.id || self.source != next.source {
             return false;
         }
         let hop = model.hop;
@@ -113,6 +117,9 @@ pub struct Camera {
     pub removed: bool,
     /// The end of the recording was passed on.
     pub end_told: bool,
+    /// Which of its sources over time it has now, and the last process of the one before.
+    source: u32,
+    last_of_before: u32,
 }
 
 impl Camera {
@@ -141,17 +148,26 @@ impl Camera {
             last_end_us: 0,
             removed: false,
             end_told: false,
+            source: 0,
+            last_of_before: 0,
         }
     }
 
-    /// Takes another configuration; the capture process is restarted by the caller.
-    pub fn reconfigure(&mut self, config: CameraConfig) {
+    /// Takes another configuration; the capture process, now of this generation, is restarted by the caller.
+    pub fn reconfigure(&mut self, config: CameraConfig, generation: u32) {
+        self.source += 1;
+        self.last_of_before = generation;
         self.lossless = is_lossless(&config);
         self.config = config;
         self.stream = StreamState::Connecting;
         self.end_told = false;
         // It may be another camera under the old name.
         self.memory = None;
+    }
+
+    /// The source that a capture process of this generation listens to.
+    pub fn source_of(&self, generation: u32) -> u32 {
+        if generation > self.last_of_before { self.source } else { self.source.saturating_sub(1) }
     }
 
     /// When it will have been silent for too long, if that was not said already.

@@ -75,13 +75,14 @@ impl Policy {
             self.heard(slot, Time(window.arrived_us));
         }
         let Some(worker) = self.workers.get(&slot) else { return Ok(()) };
-        let Some(id) = worker.camera else { return Ok(()) };
+        let (generation, Some(id)) = (worker.generation, worker.camera) else { return Ok(()) };
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
         camera.mute = window.mute;
         self.taken += 1;
         camera.last_end_us = window.end_us;
-        camera.queue.push_back(PendingWindow { id: self.next_window, window, deaths: Vec::new() });
+        let source = camera.source_of(generation);
+        camera.queue.push_back(PendingWindow { id: self.next_window, window, source, deaths: Vec::new() });
         self.next_window += 1;
         let holds_back = camera.lossless && camera.queue.len() >= self.queue_limits.full;
         let most = if camera.lossless { self.queue_limits.most } else { self.queue_limits.full };

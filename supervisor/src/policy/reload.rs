@@ -146,8 +146,9 @@ impl Policy {
             camera.config = new.clone();
             return false;
         }
-        camera.reconfigure(new.clone());
         let slot = camera.slot;
+        let generation = self.workers.get(&slot).map_or(0, |w| w.generation);
+        camera.reconfigure(new.clone(), generation);
         self.restart_slot(slot);
         true
     }

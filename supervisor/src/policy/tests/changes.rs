@@ -384,3 +384,26 @@ fn a_camera_whose_noise_gate_changed_is_restarted_and_one_whose_threshold_change
         (true, false, false, false)
     );
 }
+
+#[test]
+fn what_is_remembered_of_a_camera_is_forgotten_when_it_becomes_another_one() {
+    let mut world = World::new(setup(&["a"], 1));
+    world.window("a");
+    world.score("infer:0");
+    world.window("a");
+    assert!(!world.state_sent("infer:0").is_empty());
+    // Its source changes while a window of the old one is being scored, and another one is on its way.
+    let mut config = world.policy.config.clone();
+    config.cameras[0].source = config::SourceText::new("synthetic:noise");
+    world.reload(config, None).unwrap();
+    world.window("a");
+    world.score("infer:0");
+    world.let_go();
+    world.pass(Duration::from_secs(1), &[]);
+    world.window("a");
+    world.score("infer:0");
+    assert_eq!(world.state_sent("infer:0"), b"", "the first window of the new one");
+    world.score("infer:0");
+    world.window("a");
+    assert!(!world.state_sent("infer:0").is_empty());
+}

@@ -113,11 +113,11 @@ fn without_bounds_one_spare_is_kept() {
 
 #[test]
 fn a_load_that_varies_does_not_make_the_pool_swing() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut load = Load::new(8, Some(1), 4);
         let mut random = fastrand::Rng::with_seed(seed);
         // Around one process's worth, from a tenth of that to twice as much.
-        load.run(Duration::from_secs(900), || ms(random.u64(3..62)));
+        load.run(Duration::from_secs(600), || ms(random.u64(3..62)));
         let changes = load.sizes.len() - 1;
         assert!(changes <= 3, "seed {seed}: {:?}", load.sizes);
         // Steps: a minute of much, a minute of little.
