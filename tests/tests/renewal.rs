@@ -262,7 +262,7 @@ fn what_is_owed_to_a_receiver_that_stays_is_kept_over_reloads_of_all_others() {
     service.wait_for("an alert that is owed", |s| (s.alerts.pending > 0).then_some(()));
     let capture = pids(&service.status()).get("capture:b").copied();
     let mut changed = stays.alert();
-    changed["timeout_s"] = json!(3);
+    changed["timeout_s"] = json!(6);
     with["alerts"] = json!([changed, comes.alert()]);
     service.write_config(&with);
     let changes: Changes = serde_json::from_str(&service.must(["reload", "--json"])).unwrap();
