@@ -4,7 +4,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -183,6 +185,14 @@ fn another_model_in_the_same_file_is_taken_up_and_a_broken_one_is_not() {
     assert_eq!(model().id, second.id);
     assert!(service.log().iter().any(|l| l.contains("ERROR") && l.contains("inference.model")));
 
+    // Whoever has closed his sending side gets his answer too.
+    let mut client = UnixStream::connect(service.socket()).unwrap();
+    client.write_all(b"{\"request\":\"reload\"}\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("refused") && answer.contains("inference.model"), "{answer}");
+
     // The first one again, by a restart of the pool; back to it counts as another one.
     put(&file, &one);
     service.must(["restart", "infer"]);
@@ -191,7 +201,7 @@ fn another_model_in_the_same_file_is_taken_up_and_a_broken_one_is_not() {
     assert_eq!(model(), first);
     // And the one inside of the worker.
     service.write_config(&config(cameras(&["a", "b"]), []));
-    service.must(["reload"]);
+    service.signal(nix::sys::signal::Signal::SIGHUP);
     service.wait_for("the built-in model", |s| s.inference.model.file.is_none().then_some(()));
     service.wait_windows("b", 4);
     assert_eq!(service.status().cameras.iter().map(|c| c.dropped).sum::<u64>(), 0);

@@ -26,7 +26,6 @@ mod worker;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Add,
-    sync::Arc,
     time::Duration,
 };
 
@@ -208,10 +207,7 @@ impl Policy {
         let mut policy = Self {
             pool: pool::Sizer::new(now),
             queue_limits: QueueLimits::of(&setup.model),
-            model: renewal::Model {
-                path: setup.config.inference.model.clone(),
-                shape: Arc::new(setup.model),
-            },
+            model: renewal::Model::new(setup.config.inference.model.clone(), setup.model),
             model_refused: None,
             edition: 1,
             renewal: None,

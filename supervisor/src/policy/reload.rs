@@ -76,7 +76,7 @@ impl Policy {
         if self.stopping.is_some() {
             return (Err("the service is stopping".into()), self.settle(false));
         }
-        let id = shape.id.clone();
+        let id = super::presentable(&shape.id);
         let path = self.config.inference.model.clone();
         let result = match self.take_up(path, shape) {
             Ok(true) => Ok(format!("inference: going over to model {id}, with new processes")),
@@ -95,7 +95,7 @@ impl Policy {
     fn reload_pool(&mut self, old: &Config, old_pool: u32, model: Option<ModelShape>, changes: &mut Changes) {
         let mut renewed = false;
         if let Some(shape) = model {
-            let id = shape.id.clone();
+            let id = super::presentable(&shape.id);
             // That it fits was seen above.
             renewed = matches!(self.take_up(self.config.inference.model.clone(), shape), Ok(true));
             changes.model = renewed.then_some(id);

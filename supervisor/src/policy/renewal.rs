@@ -25,6 +25,14 @@ pub(super) struct Model {
     pub shape: Arc<ModelShape>,
 }
 
+impl Model {
+    /// Its name is shown to people, whoever gave it.
+    pub(super) fn new(path: Option<String>, mut shape: ModelShape) -> Self {
+        shape.id = presentable(&shape.id);
+        Self { path, shape: Arc::new(shape) }
+    }
+}
+
 /// A renewal of the pool that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Renewal {
@@ -99,7 +107,7 @@ impl Policy {
     pub(super) fn take_up(&mut self, path: Option<String>, shape: ModelShape) -> Result<bool, String> {
         self.fits(&shape)?;
         self.model_refused = None;
-        let model = Model { path, shape: Arc::new(shape) };
+        let model = Model::new(path, shape);
         if model.shape.id == self.model.shape.id {
             self.model = model;
             if self.renewal.as_mut().and_then(|r| r.trial.take()).is_some() {
