@@ -82,9 +82,9 @@ pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Resul
         .stderr(write_end);
     let parent = std::process::id();
     let identity = conditions.identity.cloned();
-    // SAFETY: the closure makes only async-signal-safe system calls, see there.
     let memory = conditions.memory;
     let prepare = move || sys::prepare_worker(&theirs, WORKER_FD, parent, memory, identity.as_ref());
+    // SAFETY: the closure makes only async-signal-safe system calls, see there.
     unsafe { command.pre_exec(prepare) };
     let mut child = command.spawn().map_err(|e| explain(e, conditions.identity))?;
     let rest = || {

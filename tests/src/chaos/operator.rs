@@ -228,12 +228,6 @@ impl Operator<'_> {
         let Some(after) = stage.watch(RECOVERY, in_force) else {
             return self.broken(&format!("not in force after {RECOVERY:?}: {:?}", stage.status()));
         };
-        let mut entry = Entry {
-            kind: self.change.name().into(),
-            target: "the configuration".into(),
-            back_ms: Some(begun.elapsed().as_secs_f64() * 1000.0),
-            ..Entry::default()
-        };
         if let Some((camera, deaf)) = camera {
             if stage.wait_heard(camera, RECOVERY) {
                 stage.ledger.hears_again(deaf);
@@ -241,6 +235,12 @@ impl Operator<'_> {
                 self.broken("its camera is not heard again");
             }
         }
+        let mut entry = Entry {
+            kind: self.change.name().into(),
+            target: "the configuration".into(),
+            back_ms: Some(begun.elapsed().as_secs_f64() * 1000.0),
+            ..Entry::default()
+        };
         let concerned = self.change.concerns(stage);
         let leaves = |name: &str| name == "capture:extra" || name == "infer:2" || name.contains("stand-in");
         for (name, pid) in &before {
