@@ -155,14 +155,17 @@ impl Camera {
 
     /// Takes another configuration; the capture process, now of this generation, is restarted by the caller.
     pub fn reconfigure(&mut self, config: CameraConfig, generation: u32) {
-        self.source += 1;
-        self.last_of_before = generation;
+        // Otherwise it is the same room as before, and what is remembered of it holds.
+        if self.config.source != config.source {
+            // It may be another camera under the old name.
+            self.source += 1;
+            self.last_of_before = generation;
+            self.memory = None;
+        }
         self.lossless = is_lossless(&config);
         self.config = config;
         self.stream = StreamState::Connecting;
         self.end_told = false;
-        // It may be another camera under the old name.
-        self.memory = None;
     }
 
     /// The source that a capture process of this generation listens to.

@@ -237,7 +237,10 @@ impl Operator<'_> {
         }
         let mut entry = Entry {
             kind: self.change.name().into(),
-            target: "the configuration".into(),
+            target: match self.change.concerns(stage) {
+                whole if whole.is_empty() => "the configuration".into(),
+                whom => whom.join(", "),
+            },
             back_ms: Some(begun.elapsed().as_secs_f64() * 1000.0),
             ..Entry::default()
         };

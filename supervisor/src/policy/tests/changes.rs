@@ -392,6 +392,15 @@ fn what_is_remembered_of_a_camera_is_forgotten_when_it_becomes_another_one() {
     world.score("infer:0");
     world.window("a");
     assert!(!world.state_sent("infer:0").is_empty());
+    // Another key of the same camera: the room is the same.
+    let mut config = world.policy.config.clone();
+    config.cameras[0].noise_gate = true;
+    world.reload(config, None).unwrap();
+    world.let_go();
+    world.pass(Duration::from_secs(1), &[]);
+    world.score("infer:0");
+    world.window("a");
+    assert!(!world.state_sent("infer:0").is_empty(), "what is remembered of the room holds");
     // Its source changes while a window of the old one is being scored, and another one is on its way.
     let mut config = world.policy.config.clone();
     config.cameras[0].source = config::SourceText::new("synthetic:noise");
