@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    changes::Changes,
     postmortem::{PostMortem, Summary},
     status::Status,
 };
@@ -43,7 +44,7 @@ pub enum Request {
     Scale {
         workers: PoolSize,
     },
-    /// A worker's name (`capture:bedroom`, `infer:0`, `sink`), a camera's name, or a role.
+    /// A worker's name (`capture:bedroom`, `infer:0`, `sink`), a camera's name, a role, or `all`.
     Restart {
         name: String,
     },
@@ -78,6 +79,14 @@ pub enum Reply {
     /// Not done; `message` says why.
     Error {
         message: String,
+    },
+    /// A configuration that cannot be used; `message` names file, key and what was expected. Nothing changed.
+    Refused {
+        message: String,
+    },
+    /// Another configuration is in force.
+    Reloaded {
+        changes: Box<Changes>,
     },
     /// Log lines, oldest first. `lost` counts lines that this client was too slow for.
     Logs {

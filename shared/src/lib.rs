@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cage;
+pub mod changes;
 pub mod codec;
 pub mod config;
 pub mod control;

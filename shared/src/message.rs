@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -103,6 +103,9 @@ pub enum FromWorker {
     Event { json: String },
     /// What this process can no longer do. Once, before [`FromWorker::Ready`] and before it touches anything foreign.
     Caged(Cage),
+    /// infer: the model that it has loaded, whatever its file held when it was asked for. Once, before
+    /// [`FromWorker::Ready`].
+    Loaded(ModelShape),
 }
 
 /// Everything that the supervisor tells a worker.

@@ -74,11 +74,44 @@ pub struct CameraStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InferenceStatus {
     pub workers: u32,
+    pub model: ModelStatus,
+    /// How the pool's size follows the load; null where the size is fixed.
+    pub auto: Option<AutoStatus>,
     pub queued: u64,
     pub in_flight: u64,
     pub scored: u64,
     pub quarantined: u64,
     pub latency_ms: Latency,
+}
+
+/// The model that scores.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Name, version and hash of the weights.
+    pub id: String,
+    /// Null: the one inside `nursery-worker`.
+    pub file: Option<String>,
+    /// The model that the pool is going over to.
+    pub next: Option<String>,
+    /// Why the newest one that was tried is not the one that scores.
+    pub refused: Option<String>,
+}
+
+/// A pool that follows the load.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AutoStatus {
+    pub min: u32,
+    pub max: u32,
+    pub last_change: Option<SizeChange>,
+}
+
+/// One step of a pool that follows the load.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SizeChange {
+    pub at: String,
+    pub from: u32,
+    pub to: u32,
+    pub why: String,
 }
 
 /// From the arrival of a window's last sample at the capture process to its scores at the supervisor.

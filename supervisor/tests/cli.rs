@@ -19,7 +19,8 @@ use nursery_shared::{
     message::{PROTOCOL, Role},
     postmortem::PostMortem,
     status::{
-        AlertStatus, CameraState, CameraStatus, InferenceStatus, Latency, Status, WorkerState, WorkerStatus,
+        AlertStatus, AutoStatus, CameraState, CameraStatus, InferenceStatus, Latency, ModelStatus, Status,
+        WorkerState, WorkerStatus,
     },
 };
 use serde_json::{Value, json};
@@ -234,6 +235,12 @@ fn nasty() -> Status {
         ],
         inference: InferenceStatus {
             workers: 64,
+            model: ModelStatus {
+                id: "m".repeat(300),
+                refused: Some("why ".repeat(300)),
+                ..ModelStatus::default()
+            },
+            auto: Some(AutoStatus { min: 1, max: 64, last_change: None }),
             queued: u64::MAX,
             in_flight: u64::MAX,
             scored: u64::MAX,

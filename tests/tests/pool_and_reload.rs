@@ -150,11 +150,27 @@ fn a_reload_of_a_bad_file_changes_nothing_and_says_why() {
         ("{", "JSON"),
         (r#"{"cameras": []}"#, "cameras"),
         (r#"[{"name": "a", "source": "synthetic:cry", "lop": true}]"#, "lop"),
+        (
+            r#"{"cameras": [{"name": "a", "source": "synthetic:cry"}], "inference": {"min_workers": 3, "max_workers": 2}}"#,
+            "min_workers",
+        ),
+        (
+            r#"{"cameras": [{"name": "a", "source": "synthetic:cry"}], "inference": {"model": "no.safetensors"}}"#,
+            "inference.model",
+        ),
+        (
+            r#"{"cameras": [{"name": "a", "source": "synthetic:cry"}], "inference": {"model": "cameras.json"}}"#,
+            "inference.model",
+        ),
+        (
+            r#"{"cameras": [{"name": "a", "source": "synthetic:cry"}], "supervision": {"uid_base": 600000}}"#,
+            "supervision.uid_base",
+        ),
     ] {
         std::fs::write(service.config_path(), text).unwrap();
         let out = service.cli(["reload"]);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert_eq!(out.status.code(), Some(2), "{said}");
         assert!(said.contains("cameras.json") && said.contains(expected), "{said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }

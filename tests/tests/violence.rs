@@ -127,6 +127,7 @@ fn under_violence_every_cry_that_could_be_heard_is_announced_and_the_supervisor_
         seed: std::env::var("VIOLENCE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1),
         disaster_every: Duration::from_secs(14),
         standstill: None,
+        reloads: 8,
         worker_memory_mb: MEMORY_MB,
     });
     println!("{report}");

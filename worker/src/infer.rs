@@ -38,6 +38,8 @@ pub fn run() -> Result<(), String> {
     }
     let mut scorer = Scorer::new(info::load_detector(found)?);
     scorer.warm_up()?;
+    // What was read, and not what was asked for: the file may be another one by now.
+    outbox.send(&FromWorker::Loaded(info::shape(&scorer.detector)))?;
     // All compute threads have begun when they have answered: beginning takes calls that are about to be given up.
     rayon::broadcast(|_| ());
     outbox.send(&cage.close(&plan)?)?;
@@ -102,8 +104,8 @@ impl Scorer {
             // Said at the first, second, fourth, … of them: with every window it would fill the log.
             if self.misfits.is_power_of_two() {
                 tracing::warn!(
-                    "{e}: the stream begins anew ({} times so far; was the model's file replaced? Then restart \
-                     the service)",
+                    "{e}: the stream begins anew ({} times so far; was the model's file replaced? \
+                     `nursery reload` takes it up)",
                     self.misfits
                 );
             }

@@ -9,7 +9,9 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use super::{AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, Source, SourceText, exposure};
+use super::{
+    AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, MAX_POOL, Source, SourceText, exposure,
+};
 use crate::{line::one_line, secret::Secret};
 
 /// Files larger than this are not read.
@@ -165,6 +167,16 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
             "inference.max_batch: {}, expected a number from 1 to {MAX_BATCH}",
             inference.max_batch
         ));
+    }
+    for (key, bound) in [("min_workers", inference.min_workers), ("max_workers", inference.max_workers)] {
+        if let Some(n) = bound.filter(|n| !(1..=MAX_POOL).contains(n)) {
+            return Err(format!("inference.{key}: {n}, expected a number from 1 to {MAX_POOL}"));
+        }
+    }
+    if let (Some(min), Some(max)) = (inference.min_workers, inference.max_workers)
+        && min > max
+    {
+        return Err(format!("inference.min_workers: {min}, expected no more than `max_workers`, {max}"));
     }
     if !(1..=64).contains(&inference.threads) {
         return Err(format!("inference.threads: {}, expected a number from 1 to 64", inference.threads));

@@ -206,10 +206,16 @@ pub enum Transport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InferenceConfig {
-    /// A number, or `"auto"`: from cores and load.
+    /// A number, or `"auto"`: follows the load between `min_workers` and `max_workers`.
     #[schemars(with = "WorkersSchema")]
     #[serde(with = "workers")]
     pub workers: PoolSize,
+    /// Fewest processes of an `"auto"` pool; 2 where this is not given, so that the death of one stops nothing.
+    #[schemars(range(min = 1, max = 64))]
+    pub min_workers: Option<u32>,
+    /// Most processes of an `"auto"` pool; as many as there are cores (and 2 at the least) where this is not given.
+    #[schemars(range(min = 1, max = 64))]
+    pub max_workers: Option<u32>,
     /// Most windows that one inference process takes at once, each of another camera.
     pub max_batch: u32,
     /// Compute threads of one inference process.
@@ -218,9 +224,25 @@ pub struct InferenceConfig {
     pub model: Option<String>,
 }
 
+impl InferenceConfig {
+    /// Fewest and most processes of an `"auto"` pool on a host with so many cores.
+    pub fn bounds(&self, cores: u32) -> (u32, u32) {
+        let most = self.max_workers.unwrap_or_else(|| cores.max(2).max(self.min_workers.unwrap_or(0)));
+        let most = most.clamp(1, MAX_POOL);
+        (self.min_workers.unwrap_or(2).clamp(1, most), most)
+    }
+}
+
 impl Default for InferenceConfig {
     fn default() -> Self {
-        Self { workers: PoolSize::Auto, max_batch: 16, threads: 1, model: None }
+        Self {
+            workers: PoolSize::Auto,
+            min_workers: None,
+            max_workers: None,
+            max_batch: 16,
+            threads: 1,
+            model: None,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection to the service.
 pub struct Client {
     stream: BufReader<Stream>,
+    patience: Duration,
 }
 
 impl Client {
@@ -47,7 +48,13 @@ impl Client {
             stream.set_send_timeout(Some(PATIENCE))
         };
         limits().map_err(|e| Failure::failed(format!("{place}: {e}")))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self { stream: BufReader::new(stream), patience: PATIENCE })
+    }
+
+    /// Gives up later: what is asked for takes a while.
+    pub fn wait_for(&mut self, time: Duration) -> Result<(), Failure> {
+        self.patience = time;
+        self.stream.get_ref().set_recv_timeout(Some(time)).map_err(|e| Failure::failed(e.to_string()))
     }
 
     /// No longer gives up when nothing comes.
@@ -59,13 +66,18 @@ impl Client {
     pub fn send(&mut self, request: &Request) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(request).map_err(|e| Failure::failed(e.to_string()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(|e| broken(&e))
+        let patience = self.patience;
+        self.stream.get_mut().write_all(&line).map_err(|e| broken(&e, patience))
     }
 
     /// The next reply line; `None` when the service has said everything.
     pub fn receive(&mut self) -> Result<Option<Reply>, Failure> {
         let mut line = Vec::new();
-        (&mut self.stream).take(MAX_REPLY as u64 + 1).read_until(b'\n', &mut line).map_err(|e| broken(&e))?;
+        let patience = self.patience;
+        (&mut self.stream)
+            .take(MAX_REPLY as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| broken(&e, patience))?;
         if line.is_empty() {
             return Ok(None);
         }
@@ -84,10 +96,10 @@ impl Client {
     }
 }
 
-fn broken(e: &io::Error) -> Failure {
+fn broken(e: &io::Error, patience: Duration) -> Failure {
     match e.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Failure::failed(format!("the service did not answer within {} s", PATIENCE.as_secs()))
+            Failure::failed(format!("the service did not answer within {} s", patience.as_secs()))
         }
         _ => Failure::failed(format!("connection to the service: {e}")),
     }
@@ -97,6 +109,7 @@ fn broken(e: &io::Error) -> Failure {
 pub fn unexpected(reply: &Reply) -> Failure {
     match reply {
         Reply::Error { message } => Failure::failed(message.clone()),
+        Reply::Refused { message } => Failure::usage(message.clone()),
         _ => Failure::failed("the service answered something that was not asked"),
     }
 }

@@ -77,14 +77,14 @@ enum Cmd {
         #[command(flatten)]
         socket: SocketArg,
     },
-    /// Restart a worker, a camera's capture process, a role (`capture`, `infer`, `sink`) or `all`
+    /// Restart a worker, a camera's capture process, a role (`capture`, `infer`, `sink`) or `all`, while others go on
     Restart {
         name: String,
         #[command(flatten)]
         socket: SocketArg,
     },
-    /// Take up the changed configuration file
-    Reload(SocketArg),
+    /// Take up the changed configuration file, and a model file that was replaced
+    Reload(ShowArgs),
     /// Stop the service
     Stop(SocketArg),
     /// Print kept log lines, of one worker or camera or of all
@@ -242,7 +242,7 @@ pub fn main() -> ExitCode {
         Cmd::Workers(show) => show_status(show, |s| pretty(&s.workers), table::workers),
         Cmd::Scale { workers, socket } => ask(socket, &Request::Scale { workers }),
         Cmd::Restart { name, socket } => ask(socket, &Request::Restart { name }),
-        Cmd::Reload(socket) => ask(socket, &Request::Reload {}),
+        Cmd::Reload(show) => reload(show),
         Cmd::Stop(socket) => stop(socket),
         Cmd::Logs { name, follow, socket } => logs(socket, name, follow),
         Cmd::Events(args) => events(args),
@@ -348,9 +348,27 @@ fn show_status(
     print(&if show.json { json(&status) } else { table(&status) })
 }
 
+/// A model may have to be looked at first.
+const LOOKED_AT: Duration = Duration::from_secs(30);
+
+fn reload(show: ShowArgs) -> Result<(), Failure> {
+    let mut client = Client::connect(&show.socket.path())?;
+    client.wait_for(LOOKED_AT)?;
+    match client.ask(&Request::Reload {})? {
+        Reply::Reloaded { changes } if show.json => print(&pretty(&changes)),
+        Reply::Reloaded { changes } => print(&changes.to_string()),
+        Reply::Done { message } => print(&message),
+        other => Err(client::unexpected(&other)),
+    }
+}
+
 /// Sends a request that is answered by one line, and prints that.
 fn ask(socket: SocketArg, request: &Request) -> Result<(), Failure> {
-    match Client::connect(&socket.path())?.ask(request)? {
+    let mut client = Client::connect(&socket.path())?;
+    if matches!(request, Request::Restart { .. }) {
+        client.wait_for(LOOKED_AT)?;
+    }
+    match client.ask(request)? {
         Reply::Done { message } => print(&message),
         other => Err(client::unexpected(&other)),
     }

@@ -2,7 +2,7 @@
 
 use nursery_shared::{
     message::Role,
-    status::{CameraState, CameraStatus, Status, WorkerState, WorkerStatus},
+    status::{CameraState, CameraStatus, InferenceStatus, Status, WorkerState, WorkerStatus},
 };
 
 /// No line is longer.
@@ -27,6 +27,7 @@ pub fn status(status: &Status) -> String {
              latency p50 {:.0} ms, p99 {:.0} ms",
             i.workers, i.queued, i.in_flight, i.scored, i.latency_ms.p50, i.latency_ms.p99
         ),
+        pool(i),
         format!("alerts     {} pending, {} delivered{failing}", a.pending, a.delivered),
     ];
     lines
@@ -34,6 +35,28 @@ pub fn status(status: &Status) -> String {
         .map(|l| l.lines().map(|l| cut(l, WIDTH)).collect::<Vec<_>>().join("\n"))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// The model, and how the pool's size follows the load.
+fn pool(i: &InferenceStatus) -> String {
+    let m = &i.model;
+    let mut lines = vec![format!(
+        "           model {}{}",
+        m.id,
+        m.file.as_ref().map_or_else(String::new, |f| format!(" ({f})"))
+    )];
+    lines.extend(m.next.as_ref().map(|next| format!("           going over to model {next}")));
+    if let Some(why) = &m.refused {
+        lines.push("           not taken up:".to_owned());
+        lines.extend(note(why));
+    }
+    if let Some(auto) = &i.auto {
+        let changed = auto.last_change.as_ref();
+        let changed =
+            changed.map_or_else(String::new, |c| format!("; {} -> {}: {} ({})", c.from, c.to, c.why, c.at));
+        lines.push(format!("           auto, {} to {}{changed}", auto.min, auto.max));
+    }
+    lines.join("\n")
 }
 
 /// The cameras, each with its error on a line of its own.
@@ -209,7 +232,7 @@ fn table<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nursery_shared::status::{AlertStatus, InferenceStatus, Latency};
+    use nursery_shared::status::{AlertStatus, AutoStatus, Latency, ModelStatus, SizeChange};
 
     fn nasty() -> Status {
         Status {
@@ -242,6 +265,22 @@ mod tests {
             }],
             inference: InferenceStatus {
                 workers: 64,
+                model: ModelStatus {
+                    id: "m".repeat(500),
+                    file: Some(format!("/\u{1b}[2J{}", "f".repeat(500))),
+                    next: Some("n".repeat(500)),
+                    refused: Some("why ".repeat(500)),
+                },
+                auto: Some(AutoStatus {
+                    min: 1,
+                    max: 64,
+                    last_change: Some(SizeChange {
+                        at: "2026".into(),
+                        from: 1,
+                        to: 2,
+                        why: "busy ".repeat(100),
+                    }),
+                }),
                 queued: u64::MAX,
                 in_flight: u64::MAX,
                 scored: u64::MAX,

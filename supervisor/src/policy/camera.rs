@@ -1,6 +1,6 @@
 //! One camera as the policy sees it: its queue of windows, whether it is heard, and what people are told.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use nursery_shared::{
     config::{CameraConfig, Source},
@@ -44,6 +44,8 @@ impl QueueLimits {
 pub struct PendingWindow {
     pub id: u64,
     pub window: CapturedWindow,
+    /// Which of the sources that the camera had over time it came from.
+    pub source: u32,
     /// The inference processes that died with it in hand, and how.
     pub deaths: Vec<String>,
 }
@@ -52,18 +54,26 @@ pub struct PendingWindow {
 #[derive(Debug)]
 pub struct Memory {
     state: ModelState,
+    /// Who wrote it, and alone may read it.
+    model: Arc<ModelShape>,
+    /// What was heard.
+    source: u32,
     /// Wall-clock time of the end of the last window it knows.
     end_us: i64,
 }
 
 impl Memory {
-    /// After the scoring of a window.
-    pub fn after(scored: &PendingWindow, state: ModelState) -> Self {
-        Self { state, end_us: scored.window.end_us }
+    /// After the scoring of a window by this model.
+    pub fn after(scored: &PendingWindow, state: ModelState, model: &Arc<ModelShape>) -> Self {
+        Self { state, model: Arc::clone(model), source: scored.source, end_us: scored.window.end_us }
     }
 
-    /// The window goes on where this ends, or not much later.
-    fn reaches(&self, next: &PendingWindow, hop: u32) -> bool {
+    /// It is this model's, of the same source, and the window goes on where it ends, or not much later.
+    fn serves(&self, next: &PendingWindow, model: &ModelShape) -> bool {
+        if self.model.id != model.id || self.source != next.source {
+            return false;
+        }
+        let hop = model.hop;
         let begin_us = next.window.end_us - i64::from(hop) * 1_000_000 / i64::from(SAMPLE_RATE);
         begin_us.abs_diff(self.end_us) <= LONGEST_GAP_US
     }
@@ -107,6 +117,9 @@ pub struct Camera {
     pub removed: bool,
     /// The end of the recording was passed on.
     pub end_told: bool,
+    /// Which of its sources over time it has now, and the last process of the one before.
+    source: u32,
+    last_of_before: u32,
 }
 
 impl Camera {
@@ -135,17 +148,29 @@ impl Camera {
             last_end_us: 0,
             removed: false,
             end_told: false,
+            source: 0,
+            last_of_before: 0,
         }
     }
 
-    /// Takes another configuration; the capture process is restarted by the caller.
-    pub fn reconfigure(&mut self, config: CameraConfig) {
+    /// Takes another configuration; the capture process, now of this generation, is restarted by the caller.
+    pub fn reconfigure(&mut self, config: CameraConfig, generation: u32) {
+        // Otherwise it is the same room as before, and what is remembered of it holds.
+        if self.config.source != config.source {
+            // It may be another camera under the old name.
+            self.source += 1;
+            self.last_of_before = generation;
+            self.memory = None;
+        }
         self.lossless = is_lossless(&config);
         self.config = config;
         self.stream = StreamState::Connecting;
         self.end_told = false;
-        // It may be another camera under the old name.
-        self.memory = None;
+    }
+
+    /// The source that a capture process of this generation listens to.
+    pub fn source_of(&self, generation: u32) -> u32 {
+        if generation > self.last_of_before { self.source } else { self.source.saturating_sub(1) }
     }
 
     /// When it will have been silent for too long, if that was not said already.
@@ -154,11 +179,11 @@ impl Camera {
         expected.then(|| self.heard_at + limit)
     }
 
-    /// What the model shall know when it scores this window: the same whenever it is asked again before the window
-    /// is scored.
-    pub fn state_for(&self, next: &PendingWindow, hop: u32) -> ModelState {
+    /// What this model shall know when it scores this window: the same whenever it is asked again before the window
+    /// is scored. Nothing of what another one wrote.
+    pub fn state_for(&self, next: &PendingWindow, model: &ModelShape) -> ModelState {
         match &self.memory {
-            Some(memory) if memory.reaches(next, hop) => memory.state.clone(),
+            Some(memory) if memory.serves(next, model) => memory.state.clone(),
             _ => ModelState::fresh(),
         }
     }

@@ -2,12 +2,12 @@
 //! windows whose process died. What the model remembers of a stream goes out with each window and comes back with
 //! its scores; kept is only what came back with the last window that was scored.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use nursery_shared::{
     frame::{MAX_FROM_WORKER, MAX_TO_WORKER},
     message::{
-        CapturedWindow, MAX_SCORES, ModelShape, Record, RecordKind, Role, SetAside, ToWorker, WindowJob,
+        CapturedWindow, MAX_SCORES, ModelShape, Record, RecordKind, SetAside, ToWorker, WindowJob,
         WindowScores,
     },
     pcm::SAMPLE_RATE,
@@ -17,7 +17,7 @@ use nursery_shared::{
 use super::{
     Action, Key, Level, Policy, Time,
     camera::{Memory, PendingWindow},
-    worker::{Batch, State},
+    worker::Batch,
 };
 
 /// Bytes in a frame beyond PCM, states and scores: once, and for each window.
@@ -64,7 +64,7 @@ fn most_in_a_frame(model: &ModelShape) -> usize {
 
 impl Policy {
     pub(super) fn on_window(&mut self, slot: u32, mut window: CapturedWindow) -> Result<(), String> {
-        let expected = self.model.window as usize;
+        let expected = self.model.shape.window as usize;
         if window.pcm.len() != expected {
             return Err(format!("sent a window of {} samples instead of {expected}", window.pcm.len()));
         }
@@ -75,13 +75,14 @@ impl Policy {
             self.heard(slot, Time(window.arrived_us));
         }
         let Some(worker) = self.workers.get(&slot) else { return Ok(()) };
-        let Some(id) = worker.camera else { return Ok(()) };
+        let (generation, Some(id)) = (worker.generation, worker.camera) else { return Ok(()) };
         let Some(camera) = self.cameras.get_mut(&id) else { return Ok(()) };
         camera.windows += 1;
         camera.mute = window.mute;
         self.taken += 1;
         camera.last_end_us = window.end_us;
-        camera.queue.push_back(PendingWindow { id: self.next_window, window, deaths: Vec::new() });
+        let source = camera.source_of(generation);
+        camera.queue.push_back(PendingWindow { id: self.next_window, window, source, deaths: Vec::new() });
         self.next_window += 1;
         let holds_back = camera.lossless && camera.queue.len() >= self.queue_limits.full;
         let most = if camera.lossless { self.queue_limits.most } else { self.queue_limits.full };
@@ -133,17 +134,17 @@ impl Policy {
         if self.ring.is_empty() || self.ledger.is_full() {
             return;
         }
-        let mut idle: Vec<(Time, u32)> = self
-            .workers
-            .iter()
-            .filter(|(_, w)| w.role == Role::Infer && w.state == State::Running && w.batch.is_none())
-            .map(|(slot, w)| (w.heard_at, *slot))
-            .collect();
+        let idle = |slot: u32| self.workers.get(&slot).filter(|w| w.batch.is_none());
+        let mut idle: Vec<(Time, u32)> =
+            self.serving().into_iter().filter_map(|slot| Some((idle(slot)?.heard_at, slot))).collect();
         // Whoever has not been heard for longest: one that hangs with nothing in hand shows only when it is given
         // something, and must not be found when there is much to do.
         idle.sort_unstable();
-        let most = most_in_a_frame(&self.model).min(self.config.inference.max_batch as usize);
+        let max_batch = self.config.inference.max_batch as usize;
         for (i, (_, slot)) in idle.iter().enumerate() {
+            let loaded = self.workers.get(slot).and_then(|w| w.loaded.clone());
+            let model = loaded.unwrap_or_else(|| Arc::clone(&self.model.shape));
+            let most = most_in_a_frame(&model).min(max_batch);
             let share = self.ring.len().div_ceil(idle.len() - i);
             let windows = self.take_windows(share.min(most));
             if windows.is_empty() {
@@ -151,18 +152,18 @@ impl Policy {
             }
             let batch = self.next_batch;
             self.next_batch += 1;
-            let jobs = windows.iter().map(|(id, p)| self.job(*id, p)).collect();
+            let jobs = windows.iter().map(|(id, p)| self.job(*id, p, &model)).collect();
             self.send(*slot, ToWorker::Batch { batch, windows: jobs });
             let now = self.now;
             if let Some(worker) = self.workers.get_mut(slot) {
-                worker.batch = Some(Batch { id: batch, windows });
+                worker.batch = Some(Batch { id: batch, windows, model });
                 worker.heard_at = now;
             }
         }
     }
 
-    fn job(&self, camera: u32, pending: &PendingWindow) -> WindowJob {
-        let state = self.cameras.get(&camera).map(|c| c.state_for(pending, self.model.hop));
+    fn job(&self, camera: u32, pending: &PendingWindow, model: &ModelShape) -> WindowJob {
+        let state = self.cameras.get(&camera).map(|c| c.state_for(pending, model));
         WindowJob { id: pending.id, state: state.unwrap_or_default(), pcm: pending.window.pcm.clone() }
     }
 
@@ -213,30 +214,30 @@ impl Policy {
             worker.batch = Some(batch); // Taken back when the process is gone.
             return Err(format!("sent scores that do not fit batch {batch_id}"));
         }
-        let expected = self.model.state_bytes as usize;
+        let expected = batch.model.state_bytes as usize;
         if let Some(got) = scores.iter().map(|s| s.state.as_bytes().len()).find(|got| *got != expected) {
             worker.batch = Some(batch);
             return Err(format!(
-                "sent a stream's state of {got} bytes with batch {batch_id} instead of {expected} (was the model's \
-                 file replaced? Then restart the service)"
+                "sent a stream's state of {got} bytes with batch {batch_id} instead of {expected}"
             ));
         }
         worker.busy_us += now.since(worker.heard_at).as_micros() as u64;
         worker.heard_at = now;
+        let model = batch.model;
         for ((id, pending), scores) in batch.windows.into_iter().zip(scores) {
             self.scored += 1;
             self.heartbeat.scored_at = Some(now);
             self.latency.push(now.0.saturating_sub(pending.window.arrived_us));
             if let Some(camera) = self.cameras.get_mut(&id) {
-                camera.memory = Some(Memory::after(&pending, scores.state));
+                camera.memory = Some(Memory::after(&pending, scores.state, &model));
             }
-            self.record_scores(id, &pending.window, scores.scores);
+            self.record_scores(id, &pending.window, scores.scores, &model);
             self.released(id);
         }
         Ok(())
     }
 
-    fn record_scores(&mut self, id: u32, window: &CapturedWindow, values: Vec<f32>) {
+    fn record_scores(&mut self, id: u32, window: &CapturedWindow, values: Vec<f32>, model: &ModelShape) {
         let us = |samples: u32| i64::from(samples) * 1_000_000 / i64::from(SAMPLE_RATE);
         let Some(camera) = self.cameras.get_mut(&id) else { return };
         let peak = values.iter().copied().fold(0.0, f32::max);
@@ -244,8 +245,8 @@ impl Policy {
         self.ledger.push(Record {
             camera: camera.config.name.clone(),
             what: RecordKind::Scores {
-                start_us: window.end_us - us(self.model.lookahead + self.model.hop),
-                step_us: us(self.model.frame_step) as u32,
+                start_us: window.end_us - us(model.lookahead.saturating_add(model.hop)),
+                step_us: us(model.frame_step) as u32,
                 values,
                 level_dbfs: window.level_dbfs,
                 arrived_us: window.arrived_us,
@@ -269,7 +270,7 @@ impl Policy {
             if let Some(camera) = self.cameras.get_mut(&id) {
                 if pending.deaths.len() >= MAX_DEATHS {
                     self.quarantined += 1;
-                    let state = camera.state_for(&pending, self.model.hop);
+                    let state = camera.state_for(&pending, &batch.model);
                     let PendingWindow { id: window, window: heard, deaths, .. } = pending;
                     let set_aside = SetAside { window, end_us: heard.end_us, pcm: heard.pcm, state, deaths };
                     self.ledger.push(Record {

@@ -3,7 +3,8 @@
 //!
 //! This file holds the state, the entry point and the life of workers; windows and scores are in
 //! [`dispatch`], overdue things in [`overdue`], the end of workers that hang or die in [`obituary`], what operators
-//! ask for in [`operate`], what they are shown in [`snapshot`].
+//! ask for in [`operate`] and [`reload`], new processes for a pool that goes on scoring in [`renewal`], what operators
+//! are shown in [`snapshot`].
 
 mod backoff;
 mod camera;
@@ -14,7 +15,10 @@ mod obituary;
 mod operate;
 mod overdue;
 mod pool;
+mod reload;
+mod renewal;
 mod snapshot;
+mod stagger;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -145,7 +149,14 @@ pub struct Setup {
 pub struct Policy {
     config: Config,
     pool_override: Option<PoolSize>,
-    model: ModelShape,
+    model: renewal::Model,
+    /// Why the newest model that was tried is not the one above.
+    model_refused: Option<String>,
+    /// Processes of the pool with a smaller number are to be replaced.
+    edition: u32,
+    renewal: Option<renewal::Renewal>,
+    /// Capture processes that are restarted a few at a time.
+    stagger: stagger::Stagger,
     queue_limits: QueueLimits,
     state_dir: String,
     cores: u32,
@@ -195,10 +206,14 @@ impl Policy {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let mut policy = Self {
             pool: pool::Sizer::new(now),
+            queue_limits: QueueLimits::of(&setup.model),
+            model: renewal::Model::new(setup.config.inference.model.clone(), setup.model),
+            model_refused: None,
+            edition: 1,
+            renewal: None,
+            stagger: stagger::Stagger::default(),
             config: setup.config,
             pool_override: setup.pool_override,
-            queue_limits: QueueLimits::of(&setup.model),
-            model: setup.model,
             state_dir: setup.state_dir,
             cores: setup.cores.max(1),
             next_death: rng.u16(..),
@@ -281,6 +296,8 @@ impl Policy {
         self.expire(judge);
         self.beat();
         self.adapt_pool();
+        self.renew();
+        self.restart_next();
         self.dispatch();
         self.pump_ledger();
         self.progress_stop();
@@ -310,8 +327,12 @@ impl Policy {
 
     fn start(&mut self, slot: u32) {
         let now = self.now;
+        let edition = self.edition;
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         worker.generation += 1;
+        worker.edition = edition;
+        worker.assigned = None;
+        worker.loaded = None;
         worker.state = State::Starting;
         worker.spawned_at = now;
         worker.heard_at = now;
@@ -396,6 +417,13 @@ impl Policy {
             worker.backoff.reset();
         }
         let finished = worker.ended && how == "exit status 0";
+        if worker.stand_in
+            && worker.wanted
+            && worker.ready_at.is_none()
+            && let Some(renewal) = &mut self.renewal
+        {
+            renewal.failed(&how);
+        }
         if !worker.wanted || finished {
             worker.state = State::Stopped;
             self.log(Level::Info, format!("{name}: stopped ({how}){see}"));
@@ -456,6 +484,7 @@ impl Policy {
                 self.on_hello(key, protocol, &version, claimed)
             }
             FromWorker::Caged(cage) => self.on_caged(key, cage),
+            FromWorker::Loaded(shape) if role == Role::Infer => self.on_loaded(key, shape),
             FromWorker::Ready => self.on_ready(key),
             FromWorker::Progress { done } => {
                 if done != worker.progress || worker.progress_at.is_none() {
@@ -506,12 +535,17 @@ impl Policy {
         let configure = match role {
             Role::Capture => {
                 let Some(camera) = camera.and_then(|id| self.cameras.get(&id)) else { return Ok(()) };
-                ToWorker::ConfigureCapture { camera: camera.config.clone(), model: self.model.clone() }
+                let model = ModelShape::clone(&self.model.shape);
+                ToWorker::ConfigureCapture { camera: camera.config.clone(), model }
             }
-            Role::Infer => ToWorker::ConfigureInfer {
-                model: self.config.inference.model.clone(),
-                threads: self.config.inference.threads,
-            },
+            Role::Infer => {
+                let Some(worker) = self.workers.get(&key.slot) else { return Ok(()) };
+                let model = self.model_for(worker).clone();
+                if let Some(worker) = self.current(key) {
+                    worker.assigned = Some(model.shape);
+                }
+                ToWorker::ConfigureInfer { model: model.path, threads: self.config.inference.threads }
+            }
             Role::Sink => {
                 self.sink_outdated = false;
                 ToWorker::ConfigureSink(self.sink_config())
@@ -554,6 +588,10 @@ impl Policy {
                 worker.state = State::Running;
                 worker.ready_at = Some(now);
                 worker.heard_at = now;
+                worker.renewing = false;
+                if worker.loaded.is_none() {
+                    worker.loaded.clone_from(&worker.assigned);
+                }
                 if key.slot == self.sink && std::mem::take(&mut self.sink_outdated) {
                     self.send(key.slot, ToWorker::ConfigureSink(self.sink_config()));
                 }

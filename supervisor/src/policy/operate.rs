@@ -1,9 +1,9 @@
-//! What operators ask for: other cameras, another pool, restarts, the stop.
+//! What operators ask for: another pool, restarts, the stop. Another configuration is in [`super::reload`].
 
 use std::time::Duration;
 
 use nursery_shared::{
-    config::{AlertReach, CameraConfig, Config, MAX_POOL},
+    config::{CameraConfig, MAX_POOL},
     control::PoolSize,
     message::{Record, RecordKind, Role, StreamState, ToWorker},
     suggest,
@@ -78,7 +78,11 @@ impl Policy {
             let message = format!("a pool of {n} processes: expected a number from 1 to {MAX_POOL}, or auto");
             return (Err(message), self.settle(false));
         }
+        let before = (self.pool_setting(), self.pool_target());
         self.pool_override = Some(size);
+        if before.0 != PoolSize::Auto {
+            self.follow_from(before.1);
+        }
         self.resize_pool();
         let workers = self.pool_target();
         let auto = if size == PoolSize::Auto { " (auto)" } else { "" };
@@ -97,7 +101,7 @@ impl Policy {
         let slots: Vec<u32> = self
             .workers
             .iter()
-            .filter(|(_, w)| w.wanted)
+            .filter(|(_, w)| w.wanted && !w.stand_in)
             .filter(|(_, w)| w.name == name || w.name == capture || w.role.as_str() == name || name == "all")
             .map(|(slot, _)| *slot)
             .collect();
@@ -107,8 +111,18 @@ impl Policy {
                 .map_or_else(String::new, |n| format!(", did you mean {n:?}?"));
             return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle(false));
         }
+        let cameras = |w: &super::Worker| w.role == Role::Capture && w.is_alive();
+        let turns: Vec<u32> =
+            slots.iter().copied().filter(|s| self.workers.get(s).is_some_and(cameras)).collect();
         for slot in &slots {
-            self.restart_slot(*slot);
+            match self.workers.get(slot) {
+                Some(w) if w.role == Role::Infer && w.is_alive() => self.renew_one(*slot),
+                Some(_) if turns.len() > 1 && turns.contains(slot) => {}
+                _ => self.restart_slot(*slot),
+            }
+        }
+        if turns.len() > 1 {
+            self.restart_in_turns(&turns);
         }
         let plural = if slots.len() == 1 { "" } else { "s" };
         let message = format!("restarting {} worker{plural}", slots.len());
@@ -116,7 +130,7 @@ impl Policy {
         (Ok(message), self.settle(false))
     }
 
-    fn restart_slot(&mut self, slot: u32) {
+    pub(super) fn restart_slot(&mut self, slot: u32) {
         let now = self.now;
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         match worker.state {
@@ -134,85 +148,7 @@ impl Policy {
         }
     }
 
-    /// Goes over to another configuration; workers whose part of it did not change are not touched.
-    pub fn reload(
-        &mut self,
-        now: Time,
-        wall_us: i64,
-        config: Config,
-    ) -> (Result<String, String>, Vec<Action>) {
-        self.advance(now, wall_us);
-        if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle(false));
-        }
-        let (mut added, mut removed, mut changed) = (0, 0, 0);
-        let present: Vec<(u32, String)> = self
-            .cameras
-            .iter()
-            .filter(|(_, c)| !c.removed)
-            .map(|(id, c)| (*id, c.config.name.clone()))
-            .collect();
-        for (id, name) in &present {
-            match config.cameras.iter().find(|c| c.name == *name) {
-                None => {
-                    removed += 1;
-                    self.remove_camera(*id);
-                }
-                Some(new) => changed += u32::from(self.change_camera(*id, new)),
-            }
-        }
-        let old = std::mem::replace(&mut self.config, config);
-        for camera in self.config.cameras.clone() {
-            if !present.iter().any(|(_, name)| *name == camera.name) {
-                added += 1;
-                self.add_camera(camera);
-            }
-        }
-        let infer_changed = old.inference.model != self.config.inference.model
-            || old.inference.threads != self.config.inference.threads;
-        if infer_changed {
-            let pool: Vec<u32> =
-                self.workers.iter().filter(|(_, w)| w.role == Role::Infer).map(|(slot, _)| *slot).collect();
-            pool.into_iter().for_each(|slot| self.restart_slot(slot));
-        }
-        self.resize_pool();
-        let reach = |c: &Config| AlertReach::of(&c.alerts, c.heartbeat.as_ref());
-        if reach(&old) != reach(&self.config) {
-            // Its cage is put up at the start, for the receivers of that time.
-            self.sink_outdated = true;
-            // One that waits for its next start waits on, and is caged for the new ones then.
-            self.drain(self.sink);
-        } else if self.workers.get(&self.sink).is_some_and(|w| w.state == State::Running) {
-            self.send(self.sink, ToWorker::ConfigureSink(self.sink_config()));
-        } else {
-            // One that has said hello but is not ready yet was told the old one.
-            self.sink_outdated = true;
-        }
-        let message = format!("reloaded: {added} cameras added, {removed} removed, {changed} changed");
-        self.log(Level::Info, message.clone());
-        (Ok(message), self.settle(false))
-    }
-
-    /// Takes over a camera's new configuration; true where its capture process must start anew for it.
-    fn change_camera(&mut self, id: u32, new: &CameraConfig) -> bool {
-        let Some(camera) = self.cameras.get_mut(&id) else { return false };
-        if camera.config == *new {
-            return false;
-        }
-        // What counts as an event is the sink's business alone.
-        let (threshold, sustained_s) = (camera.config.threshold, camera.config.sustained_s);
-        let same_stream = CameraConfig { threshold, sustained_s, ..new.clone() } == camera.config;
-        if same_stream {
-            camera.config = new.clone();
-        } else {
-            camera.reconfigure(new.clone());
-            let slot = camera.slot;
-            self.restart_slot(slot);
-        }
-        true
-    }
-
-    fn remove_camera(&mut self, id: u32) {
+    pub(super) fn remove_camera(&mut self, id: u32) {
         let Some(camera) = self.cameras.get_mut(&id) else { return };
         camera.removed = true;
         let slot = camera.slot;

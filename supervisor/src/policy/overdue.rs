@@ -27,8 +27,13 @@ const GRACE: Duration = Duration::from_millis(1500);
 impl Policy {
     pub(super) fn earliest_deadline(&self) -> Option<Time> {
         let workers = self.workers.values().filter_map(|w| w.deadline());
-        let rest =
-            [self.stop_deadline(), self.pool_deadline(), self.heartbeat_deadline(), self.offline_deadline()];
+        let rest = [
+            self.stop_deadline(),
+            self.pool_deadline(),
+            self.stagger_deadline(),
+            self.heartbeat_deadline(),
+            self.offline_deadline(),
+        ];
         workers.chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }
 

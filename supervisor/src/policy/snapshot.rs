@@ -3,7 +3,7 @@
 use nursery_shared::{
     VERSION,
     message::Role,
-    status::{AlertStatus, CameraStatus, InferenceStatus, Status, WorkerState, WorkerStatus},
+    status::{AlertStatus, CameraStatus, InferenceStatus, ModelStatus, Status, WorkerState, WorkerStatus},
     timestamp,
 };
 
@@ -35,6 +35,10 @@ pub struct Slot<'a> {
     /// A process should run in it.
     pub wanted: bool,
     pub state: WorkerState,
+    /// It stands in for others that are being replaced, beside the pool.
+    pub stand_in: bool,
+    /// An inference process that is given windows as soon as it is idle.
+    pub serves: bool,
 }
 
 fn seconds(from: Time, to: Time) -> f64 {
@@ -65,12 +69,15 @@ impl Policy {
 
     /// All places for worker processes, in the order in which they were made.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        self.workers.iter().map(|(number, w)| Slot {
+        let serving = self.serving();
+        self.workers.iter().map(move |(number, w)| Slot {
             number: *number,
             name: &w.name,
             role: w.role,
             wanted: w.wanted,
             state: w.reported_state(),
+            stand_in: w.stand_in,
+            serves: serving.contains(number),
         })
     }
 
@@ -119,7 +126,14 @@ impl Policy {
             workers,
             cameras,
             inference: InferenceStatus {
-                workers: infer().filter(|w| w.wanted).count() as u32,
+                workers: self.members().count() as u32,
+                model: ModelStatus {
+                    id: self.model().id.clone(),
+                    file: self.model_file().map(str::to_owned),
+                    next: self.model_on_trial().map(|m| m.shape.id.clone()),
+                    refused: self.model_refused.clone(),
+                },
+                auto: self.auto_status(),
                 queued: self.cameras.values().map(|c| c.queue.len() as u64).sum(),
                 in_flight: infer().filter_map(|w| w.batch.as_ref()).map(|b| b.windows.len() as u64).sum(),
                 scored: self.scored,

@@ -1,5 +1,8 @@
 //! The policy under a virtual clock: a small world of workers that do what each test makes them do.
 
+mod changes;
+mod load;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -33,6 +36,9 @@ struct World {
     finished: bool,
     /// Start workers by themselves, as real ones do.
     obedient: bool,
+    /// What is in model files; `None`: something that kills whoever loads it. Those that are missing here are the
+    /// model that is expected.
+    models: BTreeMap<Option<String>, Option<ModelShape>>,
 }
 
 fn model() -> ModelShape {
@@ -77,7 +83,14 @@ fn setup(cameras: &[&str], pool: u32) -> Setup {
 
 impl World {
     fn new(setup: Setup) -> Self {
-        let mut world = Self {
+        let mut world = Self::empty(setup);
+        world.event(Event::Tick);
+        world
+    }
+
+    /// Nobody was started yet.
+    fn empty(setup: Setup) -> Self {
+        Self {
             policy: Policy::new(setup, Time(1_000_000), 1_000_000),
             now: Time(1_000_000),
             running: BTreeMap::new(),
@@ -88,9 +101,8 @@ impl World {
             slow_examiner: false,
             finished: false,
             obedient: true,
-        };
-        world.event(Event::Tick);
-        world
+            models: BTreeMap::new(),
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -112,7 +124,9 @@ impl World {
                             &name,
                             FromWorker::Hello { protocol: PROTOCOL, version: VERSION.into(), role },
                         );
-                        self.say(&name, FromWorker::Ready);
+                        if role != Role::Infer || self.loads(&name) {
+                            self.say(&name, FromWorker::Ready);
+                        }
                     }
                 }
                 Action::Send { key, message } => {
@@ -143,6 +157,31 @@ impl World {
                 Action::Finished => self.finished = true,
             }
         }
+    }
+
+    /// An inference process reads its model file; false where it died of that.
+    fn loads(&mut self, name: &str) -> bool {
+        match self.models.get(&self.told_to_load(name)) {
+            Some(Some(shape)) => {
+                let shape = shape.clone();
+                self.say(name, FromWorker::Loaded(shape));
+                self.running.contains_key(name)
+            }
+            Some(None) => {
+                self.exit(name, Exit::Code(1));
+                false
+            }
+            None => true,
+        }
+    }
+
+    /// The model file that an inference process was told to load.
+    fn told_to_load(&self, name: &str) -> Option<String> {
+        let inbox = self.running.get(name).map(|(_, inbox)| inbox.as_slice()).unwrap_or_default();
+        inbox.iter().find_map(|m| match m {
+            ToWorker::ConfigureInfer { model, .. } => model.clone(),
+            _ => None,
+        })
     }
 
     fn name_of(&self, key: Key) -> String {
@@ -396,7 +435,7 @@ fn deaths_that_were_asked_for_leave_no_post_mortem() {
     let (_, actions) = world.policy.restart(now, us, "sink");
     world.perform(actions);
     world.exit("sink", Exit::Code(0));
-    let (_, actions) = world.policy.reload(now, us, setup(&["a"], 1).config);
+    let (_, actions) = world.policy.reload(now, us, setup(&["a"], 1).config, None);
     world.perform(actions);
     world.exit("capture:b", Exit::Code(0));
     let actions = world.policy.stop(now, us);
@@ -1027,9 +1066,12 @@ fn scaling_and_reloading_touch_no_other_process() {
 
     let mut config = setup(&["b", "c"], 2).config;
     config.detection.threshold = 0.7;
-    let (result, actions) = world.policy.reload(now, us, config);
+    let (result, actions) = world.policy.reload(now, us, config, None);
     world.perform(actions);
-    assert!(result.unwrap().contains("1 cameras added, 1 removed, 0 changed"));
+    let changes = result.unwrap();
+    let cameras = (changes.cameras.added, changes.cameras.removed, changes.cameras.changed);
+    assert_eq!(cameras, (vec!["c".to_owned()], vec!["a".to_owned()], vec![]));
+    assert_eq!((changes.settings, changes.restarted), (vec!["detection.threshold".to_owned()], vec![]));
     assert_eq!(world.running["capture:a"].1.last(), Some(&ToWorker::Drain));
     world.exit("capture:a", Exit::Code(0));
     world.pass(Duration::from_secs(1), &[]);
@@ -1077,7 +1119,7 @@ fn alerts_that_reach_further_restart_the_sink_and_others_do_not() {
     };
     let mut world = World::new(setup(&["a"], 1));
     let mut drained = |config| {
-        let (_, actions) = world.policy.reload(world.now, world.now.0 as i64, config);
+        let (_, actions) = world.policy.reload(world.now, world.now.0 as i64, config, None);
         world.perform(actions);
         let last = world.running["sink"].1.last() == Some(&ToWorker::Drain);
         if last {
@@ -1102,7 +1144,7 @@ fn a_sink_that_was_starting_during_a_reload_gets_the_new_configuration() {
     world.say("sink", FromWorker::Hello { protocol: PROTOCOL, version: VERSION.into(), role });
     let mut config = setup(&["a"], 1).config;
     config.detection.threshold = 0.7;
-    let (_, actions) = world.policy.reload(world.now, world.now.0 as i64, config);
+    let (_, actions) = world.policy.reload(world.now, world.now.0 as i64, config, None);
     world.perform(actions);
     world.say("sink", FromWorker::Ready);
     let told = world.running["sink"].1.iter().rev().find_map(|m| match m {

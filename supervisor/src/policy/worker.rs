@@ -1,8 +1,12 @@
 //! One worker as the policy sees it: its state, what it owes and until when.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use nursery_shared::{cage::Cage, message::Role, status::WorkerState};
+use nursery_shared::{
+    cage::Cage,
+    message::{ModelShape, Role},
+    status::WorkerState,
+};
 
 use super::{Time, backoff::Backoff, camera::PendingWindow};
 
@@ -41,6 +45,8 @@ pub struct Batch {
     pub id: u64,
     /// Camera and window.
     pub windows: Vec<(u32, PendingWindow)>,
+    /// The model that scores it, and whose states went with it.
+    pub model: Arc<ModelShape>,
 }
 
 /// A worker's slot; processes come and go in it, each with its own generation.
@@ -81,6 +87,15 @@ pub struct Worker {
     pub ended: bool,
     /// What the process can no longer do.
     pub cage: Option<Cage>,
+    /// infer: what the process was told to load, and what it has loaded.
+    pub assigned: Option<Arc<ModelShape>>,
+    pub loaded: Option<Arc<ModelShape>>,
+    /// infer: stands in for others while they are replaced, and goes then.
+    pub stand_in: bool,
+    /// infer: which edition of the pool its process belongs to.
+    pub edition: u32,
+    /// infer: it was told to go for a renewal and is not back yet.
+    pub renewing: bool,
 }
 
 impl Worker {
@@ -110,6 +125,11 @@ impl Worker {
             paused: false,
             ended: false,
             cage: None,
+            assigned: None,
+            loaded: None,
+            stand_in: false,
+            edition: 0,
+            renewing: false,
         }
     }
 

@@ -34,6 +34,8 @@ use super::{ServiceError, logs::Logs, sys};
 const MAX_CLIENTS: usize = 128;
 /// Of these, how many may be people who may only look.
 const MAX_GUESTS: usize = 32;
+/// How long an answer may be in coming that was put off; whoever put it off is sooner done.
+const PUT_OFF: Duration = Duration::from_secs(60);
 /// From connection to the whole request, and from the reply to its acceptance.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that may wait for one client while it follows the log.
@@ -68,6 +70,8 @@ struct Client {
 enum Phase {
     /// Its request is awaited.
     Asking,
+    /// What it asked for takes a while.
+    Waiting,
     /// It goes when its reply is written.
     Answered,
     /// It gets log lines from sequence number `next` on, up to `end` or for ever.
@@ -198,6 +202,7 @@ impl Clients {
     /// # Errors
     /// One line; nobody more may use it then.
     pub fn admit(&mut self, access: Access) -> Result<(), String> {
+        self.access = Access::default();
         let at = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
         let own = nix::unistd::getegid().as_raw();
         let group = access.group.unwrap_or(own);
@@ -264,6 +269,11 @@ impl Clients {
     /// Reads from and writes to a client as far as that goes without waiting.
     pub fn serve(&mut self, id: u32) -> Outcome {
         let Some(client) = self.clients.get_mut(&id) else { return Outcome::Closed };
+        // It had said everything, so that there is nothing but its end to be told of.
+        if matches!(client.phase, Phase::Waiting) && client.read_closed {
+            self.clients.remove(&id);
+            return Outcome::Closed;
+        }
         let outcome = match client.read() {
             Outcome::Asks(request, peer) if !self.access.allows(&request, peer) => {
                 self.refused += 1;
@@ -289,6 +299,14 @@ impl Clients {
             self.clients.remove(&id);
         }
         outcome
+    }
+
+    /// The reply to this client comes later.
+    pub fn put_off(&mut self, id: u32) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.phase = Phase::Waiting;
+            client.deadline = Instant::now() + PUT_OFF;
+        }
     }
 
     /// Sends a reply, after which the client goes. False when it is gone already.
@@ -375,7 +393,7 @@ impl Client {
                     return match self.phase {
                         Phase::Asking if !self.request.is_empty() => self.understand(self.request.len() - 1),
                         // A client that only closed its sending side still gets its reply.
-                        Phase::Answered => Outcome::Waiting,
+                        Phase::Answered | Phase::Waiting => Outcome::Waiting,
                         _ => Outcome::Closed,
                     };
                 }

@@ -15,7 +15,6 @@ use nix::{
 };
 use nursery_shared::{
     cage::Guard,
-    config,
     control::{Reply, Request},
     message::{FromWorker, Role},
     postmortem::Finding,
@@ -26,14 +25,16 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{
     Options, ServiceError,
     cgroups::{Group, Groups},
-    clients::{Access, Clients, Outcome, Peer},
+    clients::{Clients, Outcome, Peer},
     examiner::Examiner,
     identity::Identities,
     logs::Logs,
     notify::Notifier,
     postmortems::PostMortems,
+    probe::Probe,
     process::{Process, Read1, Remains},
     procfs,
+    reload::Tryout,
     spawn::{self, Conditions},
 };
 use crate::policy::{Action, Event, Key, Level, Policy, Setup, Time};
@@ -52,7 +53,7 @@ const EVENTS: usize = 256;
 
 /// What a descriptor in the loop is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Token {
+pub(super) enum Token {
     Signal(u32),
     Listener,
     Exit(u32),
@@ -63,10 +64,12 @@ enum Token {
     Examiner(u32),
     /// Its output.
     Findings(u32),
+    /// The exit of a look at a model.
+    Probe,
 }
 
 impl Token {
-    fn encode(self) -> u64 {
+    pub(super) fn encode(self) -> u64 {
         let (kind, value) = match self {
             Token::Signal(n) => (0, n),
             Token::Listener => (1, 0),
@@ -76,6 +79,7 @@ impl Token {
             Token::Client(n) => (5, n),
             Token::Examiner(n) => (6, n),
             Token::Findings(n) => (7, n),
+            Token::Probe => (8, 0),
         };
         (kind << 32) | u64::from(value)
     }
@@ -91,6 +95,7 @@ impl Token {
             5 => Token::Client(value),
             6 => Token::Examiner(value),
             7 => Token::Findings(value),
+            8 => Token::Probe,
             _ => return None,
         })
     }
@@ -110,12 +115,12 @@ pub struct Quarters {
 
 /// Everything that the loop holds.
 pub struct EventLoop {
-    options: Options,
-    quarters: Quarters,
-    policy: Policy,
-    epoll: Epoll,
+    pub(super) options: Options,
+    pub(super) quarters: Quarters,
+    pub(super) policy: Policy,
+    pub(super) epoll: Epoll,
     signals: Vec<(i32, UnixStream)>,
-    clients: Clients,
+    pub(super) clients: Clients,
     logs: Logs,
     /// By slot.
     processes: BTreeMap<u32, Process>,
@@ -125,10 +130,15 @@ pub struct EventLoop {
     /// Of the process that was just reaped.
     remains: Option<Remains>,
     post_mortems: PostMortems,
-    notifier: Notifier,
+    pub(super) notifier: Notifier,
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
     events: VecDeque<Event>,
+    /// A request that waits for a look at its model, and whether HUP came meanwhile.
+    pub(super) tryout: Option<Tryout>,
+    pub(super) reload_again: bool,
+    /// Looks that took too long, and are not reaped yet.
+    pub(super) abandoned: Vec<Probe>,
     /// No client is accepted before this; see [`EventLoop::accept`].
     deaf_until: Option<Instant>,
     stopping: bool,
@@ -186,6 +196,9 @@ impl EventLoop {
             notifier,
             more: Vec::new(),
             events: VecDeque::new(),
+            tryout: None,
+            reload_again: false,
+            abandoned: Vec::new(),
             deaf_until: None,
             stopping: false,
             finished: false,
@@ -238,7 +251,7 @@ impl EventLoop {
         }
     }
 
-    fn now() -> (Time, i64) {
+    pub(super) fn now() -> (Time, i64) {
         (Time(timestamp::monotonic_us()), timestamp::now_us())
     }
 
@@ -251,7 +264,7 @@ impl EventLoop {
         }
     }
 
-    fn perform(&mut self, actions: Vec<Action>) {
+    pub(super) fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Spawn { key, role, name } => self.spawn(key, role, name),
@@ -372,6 +385,7 @@ impl EventLoop {
             Token::Output(slot) => self.read_output(slot),
             Token::Client(id) => self.serve(id),
             Token::Examiner(id) => self.examiner_exited(id),
+            Token::Probe => self.end_tryout(),
             Token::Findings(id) => {
                 if let Some(examiner) = self.examiners.get_mut(&id) {
                     examiner.read();
@@ -448,8 +462,10 @@ impl EventLoop {
         while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
         if signal == SIGHUP {
             // The outcome is in the log; a signal has nobody to answer to.
-            if let Err(message) = self.announced_reload() {
-                tracing::error!("reload: {message}");
+            if self.tryout.is_some() {
+                self.reload_again = true;
+            } else {
+                self.reload(None);
             }
         } else {
             self.stop();
@@ -462,48 +478,6 @@ impl EventLoop {
         let (now, wall_us) = Self::now();
         let actions = self.policy.stop(now, wall_us);
         self.perform(actions);
-    }
-
-    fn announced_reload(&mut self) -> Result<String, String> {
-        self.notifier.reloading();
-        let result = self.reload();
-        // Also of one that changed nothing: the service is as ready as it was.
-        self.notifier.ready();
-        result
-    }
-
-    fn reload(&mut self) -> Result<String, String> {
-        let Some(path) = &self.options.config_path else {
-            return Err("the service was started without a configuration file".into());
-        };
-        // A pipe in its place would be waited for.
-        if !std::fs::metadata(path).is_ok_and(|m| m.is_file()) {
-            return Err(format!("{}: cannot be read, or is not a regular file", path.display()));
-        }
-        let mut config = config::from_file(path).map_err(|e| e.to_string())?;
-        if let Some(model) = &self.options.model {
-            config.inference.model = Some(model.clone());
-        }
-        if config.inference.model != self.options.config.inference.model {
-            return Err(format!(
-                "{}: inference.model: another model is only taken up at a restart of the service",
-                path.display()
-            ));
-        }
-        let (new, old) = (&config.supervision, &self.options.config.supervision);
-        if (new.uid_base, &new.users) != (old.uid_base, &old.users) {
-            return Err(format!(
-                "{}: supervision.users, supervision.uid_base: other users are only taken up at a restart of the service",
-                path.display()
-            ));
-        }
-        let access = Access::new(&config.control).map_err(|e| format!("{}: {e}", path.display()))?;
-        self.clients.admit(access).map_err(|e| format!("{}: control: {e}", path.display()))?;
-        self.options.config = config.clone();
-        let (now, wall_us) = Self::now();
-        let (result, actions) = self.policy.reload(now, wall_us, config);
-        self.perform(actions);
-        result
     }
 
     fn read_socket(&mut self, slot: u32) {
@@ -617,8 +591,9 @@ impl EventLoop {
             }
             return;
         }
-        let reply = self.reply(request, peer);
-        self.clients.answer(id, &reply);
+        if let Some(reply) = self.reply(id, request, peer) {
+            self.clients.answer(id, &reply);
+        }
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -626,25 +601,26 @@ impl EventLoop {
         status.workers.iter().any(|w| w.name == name || w.name.strip_prefix("capture:") == Some(name))
     }
 
-    fn reply(&mut self, request: Request, peer: Peer) -> Reply {
+    /// Does what is asked for; `None`: the answer comes later.
+    fn reply(&mut self, id: u32, request: Request, peer: Peer) -> Option<Reply> {
         let (now, wall_us) = Self::now();
         let who = format!("(uid {}, pid {})", show(peer.uid), show(peer.pid));
         let result = match request {
-            Request::Status {} => return Reply::Status { status: Box::new(self.status()) },
+            Request::Status {} => return Some(Reply::Status { status: Box::new(self.status()) }),
             Request::Info {} => {
-                return Reply::Info {
+                return Some(Reply::Info {
                     state_dir: self.options.state_dir.clone(),
                     config: self.options.config_path.clone(),
-                };
+                });
             }
             Request::Postmortems {} => {
-                return Reply::Postmortems {
+                return Some(Reply::Postmortems {
                     kept: self.post_mortems.list(),
                     directory: self.post_mortems.directory().to_owned(),
-                };
+                });
             }
             Request::Postmortem { id } => match self.post_mortems.get(&id) {
-                Some(postmortem) => return Reply::Postmortem { postmortem: Box::new(postmortem) },
+                Some(postmortem) => return Some(Reply::Postmortem { postmortem: Box::new(postmortem) }),
                 None => Err(format!("no post-mortem {id:?} is in memory")),
             },
             Request::Logs { .. } => Err("logs are not asked for here".to_owned()),
@@ -656,13 +632,11 @@ impl EventLoop {
             }
             Request::Restart { name } => {
                 tracing::info!("restart of {name:?} asked for {who}");
-                let (result, actions) = self.policy.restart(now, wall_us, &name);
-                self.perform(actions);
-                result
+                return self.restart(Some(id), name);
             }
             Request::Reload {} => {
                 tracing::info!("reload asked for {who}");
-                self.announced_reload()
+                return self.reload(Some(id));
             }
             Request::Stop {} => {
                 tracing::info!("stop asked for {who}");
@@ -670,10 +644,7 @@ impl EventLoop {
                 Ok("stopping".to_owned())
             }
         };
-        match result {
-            Ok(message) => Reply::Done { message },
-            Err(message) => Reply::Error { message },
-        }
+        Some(done(result))
     }
 
     fn status(&self) -> nursery_shared::status::Status {
@@ -712,6 +683,10 @@ impl EventLoop {
             self.listen_for(EpollFlags::EPOLLIN);
         }
         self.clients.expire(now);
+        if self.tryout.as_ref().is_some_and(|t| t.probe.deadline() <= now) {
+            self.end_tryout();
+        }
+        self.abandoned.retain_mut(|probe| !probe.is_gone());
         let ended: Vec<Key> = self
             .processes
             .values_mut()
@@ -737,14 +712,15 @@ impl EventLoop {
         }
         let now = Instant::now();
         let ended = self.processes.values().filter_map(|p| p.ended_at).map(|t| t + END_GRACE);
-        for deadline in self
+        let probe = self.tryout.as_ref().map(|t| t.probe.deadline());
+        let own = self
             .clients
             .next_deadline()
             .into_iter()
             .chain(self.deaf_until)
-            .chain(ended)
-            .chain(self.notifier.next_deadline())
-        {
+            .chain(probe)
+            .chain(self.notifier.next_deadline());
+        for deadline in own.chain(ended) {
             wait = wait.min(deadline.saturating_duration_since(now));
         }
         // Rounded up: waking just before a deadline would spin until it is there.
@@ -766,6 +742,14 @@ impl EventLoop {
                 let _ = self.epoll.modify(fd, &mut EpollEvent::new(flags, Token::Client(id).encode()));
             }
         }
+    }
+}
+
+/// The answer to something that is done at once.
+pub(super) fn done(result: Result<String, String>) -> Reply {
+    match result {
+        Ok(message) => Reply::Done { message },
+        Err(message) => Reply::Error { message },
     }
 }
 

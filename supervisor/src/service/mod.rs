@@ -12,6 +12,7 @@ mod postmortems;
 pub mod probe;
 mod process;
 mod procfs;
+mod reload;
 mod spawn;
 mod state_dir;
 mod sys;

@@ -314,6 +314,8 @@ mod tests {
             cameras: cameras.collect(),
             inference: InferenceStatus {
                 workers: 2,
+                model: Default::default(),
+                auto: None,
                 queued: 0,
                 in_flight: 0,
                 scored: 0,

@@ -1,15 +1,18 @@
-//! Asks `nursery-worker` what it is before anything is started: the same version as this binary, and a model
-//! that loads.
+//! Asks `nursery-worker` what it is before anything is started, and again before another model is taken up: the same
+//! version as this binary, and a model that loads.
 
 use std::{
     io::Read,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use nursery_shared::{
     VERSION,
     cage::Kernel,
@@ -45,71 +48,136 @@ fn failed(message: String) -> ServiceError {
     ServiceError { message, exit: 1 }
 }
 
-/// Runs `binary info` and checks the answer. An unreadable model is a wrong configuration (exit 2).
-/// Where that user is given, as the user who is going to read it.
+/// `binary info` while it runs.
+pub struct Probe {
+    child: Child,
+    pidfd: OwnedFd,
+    place: String,
+    deadline: Instant,
+}
+
+impl Probe {
+    /// Starts it; where that user is given, as the user who is going to read the model.
+    pub fn start(
+        binary: &Path,
+        model: Option<&str>,
+        identity: Option<&Identity>,
+        limit: Duration,
+    ) -> Result<Self, ServiceError> {
+        let place = binary.display().to_string();
+        let mut command = Command::new(binary);
+        command
+            .arg("info")
+            .env_clear()
+            .envs(spawn::environment(identity))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(model) = model {
+            command.args(["--model", model]);
+        }
+        if let Some(identity) = identity.cloned() {
+            identity.put_on(&mut command);
+        }
+        let mut child = command
+            .spawn()
+            .map_err(|e| failed(format!("{place}: cannot be started: {}", spawn::explain(e, identity))))?;
+        match sys::pidfd_open(child.id()) {
+            Ok(pidfd) => Ok(Self { child, pidfd, place, deadline: Instant::now() + limit }),
+            Err(e) => {
+                // Nobody would watch it: it must not stay.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(failed(format!("{place}: cannot be watched: {e}")))
+            }
+        }
+    }
+
+    /// Readable when it has ended.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// When its time is over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What came of it; `None` while it runs and its time is not over. One whose time is over is killed.
+    pub fn outcome(&mut self) -> Option<Result<Answer, ServiceError>> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Some(self.judge(status)),
+            Ok(None) if Instant::now() < self.deadline => None,
+            Ok(None) => {
+                // It is reaped when the kernel lets it go; see `is_gone`.
+                let _ = self.child.kill();
+                Some(Err(failed(format!("{}: did not answer `info` in time", self.place))))
+            }
+            Err(e) => Some(Err(failed(format!("{}: cannot be watched: {e}", self.place)))),
+        }
+    }
+
+    /// It was reaped, or there is nothing to reap.
+    pub fn is_gone(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn judge(&mut self, status: ExitStatus) -> Result<Answer, ServiceError> {
+        let place = &self.place;
+        let mut texts = [String::new(), String::new()];
+        let streams: [Option<Box<dyn Read>>; 2] = [
+            self.child.stdout.take().and_then(unblocked).map(|s| Box::new(s) as _),
+            self.child.stderr.take().and_then(unblocked).map(|s| Box::new(s) as _),
+        ];
+        for (text, stream) in texts.iter_mut().zip(streams) {
+            if let Some(stream) = stream {
+                // What is no text at all is no answer either; the checks below say so.
+                let _ = stream.take(LONGEST_ANSWER).read_to_string(text);
+            }
+        }
+        let [answer, errors] = texts;
+        match status {
+            status if status.code() == Some(2) => Err(ServiceError {
+                message: format!(
+                    "inference.model: {}",
+                    errors.lines().next().unwrap_or("does not load").trim()
+                ),
+                exit: 2,
+            }),
+            status if !status.success() => Err(failed(format!(
+                "{place}: `info` failed ({status}): {}",
+                errors.lines().next().unwrap_or("")
+            ))),
+            _ => understand(&answer).map_err(|e| failed(format!("{place}: {e}"))),
+        }
+    }
+}
+
+/// The same pipe, for which nobody waits: somebody else may hold its other end.
+fn unblocked<T: AsFd>(pipe: T) -> Option<T> {
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    Some(pipe)
+}
+
+/// Runs `binary info`, waits for the answer and checks it. An unreadable model is a wrong configuration (exit 2).
 pub fn probe(
     binary: &Path,
     model: Option<&str>,
     identity: Option<&Identity>,
 ) -> Result<Answer, ServiceError> {
-    let place = binary.display();
-    let mut command = Command::new(binary);
-    command
-        .arg("info")
-        .env_clear()
-        .envs(spawn::environment(identity))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(model) = model {
-        command.args(["--model", model]);
-    }
-    if let Some(identity) = identity.cloned() {
-        identity.put_on(&mut command);
-    }
-    let mut child = command
-        .spawn()
-        .map_err(|e| failed(format!("{place}: cannot be started: {}", spawn::explain(e, identity))))?;
-    let deadline = Instant::now() + LIMIT;
-    let status = sys::pidfd_open(child.id()).and_then(|pidfd| {
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                child.kill()?;
-                child.wait()?;
-                return Ok(None);
-            }
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
+    let mut probe = Probe::start(binary, model, identity, LIMIT)?;
+    loop {
+        if let Some(outcome) = probe.outcome() {
+            // Whoever starts the service has time for this.
+            let _ = probe.child.wait();
+            return outcome;
         }
-    });
-    let mut texts = [String::new(), String::new()];
-    let streams: [Option<Box<dyn Read>>; 2] =
-        [child.stdout.take().map(|s| Box::new(s) as _), child.stderr.take().map(|s| Box::new(s) as _)];
-    for (text, stream) in texts.iter_mut().zip(streams) {
-        if let Some(stream) = stream {
-            // What is no text at all is no answer either; the checks below say so.
-            let _ = stream.take(LONGEST_ANSWER).read_to_string(text);
+        let left = probe.deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(probe.descriptor(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(failed(format!("{}: cannot be watched: {e}", probe.place))),
         }
-    }
-    let [answer, errors] = texts;
-    match status {
-        Err(e) => Err(failed(format!("{place}: cannot be watched: {e}"))),
-        Ok(None) => Err(failed(format!("{place}: did not answer `info` within {} s", LIMIT.as_secs()))),
-        Ok(Some(status)) if status.code() == Some(2) => Err(ServiceError {
-            message: format!("inference.model: {}", errors.lines().next().unwrap_or("does not load").trim()),
-            exit: 2,
-        }),
-        Ok(Some(status)) if !status.success() => {
-            Err(failed(format!("{place}: `info` failed ({status}): {}", errors.lines().next().unwrap_or(""))))
-        }
-        Ok(Some(_)) => understand(&answer).map_err(|e| failed(format!("{place}: {e}"))),
     }
 }
 

@@ -12,6 +12,7 @@ mod disk;
 mod fault;
 mod impostors;
 mod ledger;
+mod operator;
 mod outside;
 mod report;
 mod stage;
@@ -62,6 +63,8 @@ pub struct Options {
     pub disaster_every: Duration,
     /// Stop the supervisor for so long once, in the middle of the run.
     pub standstill: Option<Duration>,
+    /// Reloads that an operator makes meanwhile.
+    pub reloads: u32,
     /// Mebibytes of `supervision.worker_memory_mb`, and so what hostile workers eat.
     pub worker_memory_mb: u64,
 }
@@ -99,6 +102,7 @@ pub fn run(options: &Options) -> Report {
     let mut service = Service::start_in(dir, &config, impostors.worker());
     service.wait_live(&names.iter().map(String::as_str).collect::<Vec<_>>());
 
+    let config_path = service.config_path();
     let (socket, supervisor) = (service.socket(), service.process());
     let stage = Stage::new(names, cameras, receiver, impostors, socket, supervisor, options.lasting);
     let mut run = Run {
@@ -122,6 +126,12 @@ pub fn run(options: &Options) -> Report {
             lanes.push(scope.spawn(move || workers::hurt_role(stage, role, random)));
         }
         let (a, b, stage) = (random.fork(), random.fork(), &stage);
+        if options.reloads > 0 {
+            let (random, path, usual) = (random.fork(), &config_path, &config);
+            lanes.push(scope.spawn(move || {
+                operator::reload_again_and_again(stage, path, usual, options.reloads, random);
+            }));
+        }
         lanes.push(scope.spawn(move || outside::trouble_cameras(stage, a)));
         lanes.push(scope.spawn(move || outside::trouble_receiver(stage, b)));
         run.disasters(&mut service, &mut random);

@@ -52,6 +52,8 @@ pub fn hurt_role(stage: &Stage, role: Role, mut random: fastrand::Rng) {
             .iter()
             .filter(|w| w.role == role && w.state == WorkerState::Running && has_progressed(w))
             .filter(|w| w.uptime_s > HEALTHY)
+            // Who stands in for others is gone as soon as they are back.
+            .filter(|w| !w.name.contains("stand-in"))
             // An inference process that the others leave nothing to do owes nothing, and is not missed.
             .filter(|w| role != Role::Infer || w.progress_age_s.is_some_and(|age| age < AT_WORK))
             .collect();

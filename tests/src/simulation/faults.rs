@@ -37,6 +37,8 @@ pub enum Fault {
     Reload,
     Scale,
     Restart,
+    NewModel,
+    BrokenModel,
     SupervisorKilled,
 }
 
@@ -44,7 +46,7 @@ use Fault::*;
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 34] = [
+    pub const ALL: [Fault; 36] = [
         SpawnFails,
         StartsSlowly,
         DiesAtStart,
@@ -78,6 +80,8 @@ impl Fault {
         Reload,
         Scale,
         Restart,
+        NewModel,
+        BrokenModel,
         SupervisorKilled,
     ];
 
@@ -117,6 +121,8 @@ impl Fault {
             Reload => "reload",
             Scale => "scale",
             Restart => "restart",
+            NewModel => "another model",
+            BrokenModel => "a model kills whoever loads it",
             SupervisorKilled => "the supervisor is killed",
         }
     }

@@ -4,15 +4,17 @@
 use std::{path::Path, time::Duration};
 
 use nursery_shared::{
-    config::{self, Config, SourceText, Transport},
+    config::{self, AlertReach, Config, SourceText, Transport},
     control::PoolSize,
-    message::Role,
+    message::{ModelShape, Role, ToWorker},
     status::WorkerState,
 };
+use nursery_supervisor::policy::Action;
 use serde_json::json;
 
 use super::{
     faults::Fault,
+    models::{MODELS, Model},
     world::{Due, World, millis},
 };
 
@@ -125,9 +127,10 @@ impl World {
         }
         let heat = self.intensity.operator;
         if heat > 0.0 && !self.stopped {
-            match self.stream("operator").u8(..6) {
+            match self.stream("operator").u8(..7) {
                 0 | 1 => self.restart_somebody(),
                 2 => self.scale(),
+                3 => self.other_model(),
                 _ => self.reload(),
             }
         }
@@ -140,7 +143,7 @@ impl World {
         let slots: Vec<u32> = self
             .policy
             .slots()
-            .filter(|s| s.wanted && asked(s.name, s.role))
+            .filter(|s| s.wanted && !s.stand_in && asked(s.name, s.role))
             .filter(|s| matches!(s.state, WorkerState::Backoff | WorkerState::Stopped))
             .map(|s| s.number)
             .collect();
@@ -153,6 +156,10 @@ impl World {
         let name = names[self.stream("operator").usize(..names.len())];
         self.fault(Fault::Restart, name);
         let capture = format!("capture:{name}");
+        if matches!(name, "all" | "capture") {
+            let cameras = self.policy.slots().filter(|s| s.role == Role::Capture).map(|s| s.number);
+            self.to_be_restarted = cameras.collect();
+        }
         self.at_once(|n, role| n == name || n == capture || role.as_str() == name || name == "all");
         let (now, wall_us) = (self.now, self.wall_us());
         let (_, actions) = self.policy.restart(now, wall_us, name);
@@ -170,7 +177,7 @@ impl World {
         let (_, actions) = self.policy.scale(now, wall_us, size);
         let accounts = self.policy.accounts();
         self.perform_and_audit(actions, &accounts);
-        let wanted = self.policy.slots().filter(|s| s.wanted && s.role == Role::Infer).count();
+        let wanted = self.policy.slots().filter(|s| s.wanted && s.role == Role::Infer && !s.stand_in).count();
         if let PoolSize::Fixed(n) = size
             && wanted != n as usize
         {
@@ -181,7 +188,7 @@ impl World {
     fn reload(&mut self) {
         self.fault(Fault::Reload, "operator");
         let mut config = self.config.clone();
-        let roll = self.stream("operator").u8(..8);
+        let roll = self.stream("operator").u8(..10);
         let nth = self.stream("operator").usize(..config.cameras.len());
         match roll {
             0..=2 => {
@@ -202,6 +209,11 @@ impl World {
                 let name = format!("capture:{}", camera.name);
                 self.at_once(|n, _| n == name);
             }
+            6 => config.inference.threads = 3 - config.inference.threads,
+            7 => {
+                config.inference.max_batch = [1, 2, 16][self.stream("operator").usize(..3)];
+                self.truth.batches(config.inference.max_batch as usize);
+            }
             _ => {
                 let n = self.stream("operator").usize(0..4);
                 let text = json!({"cameras": [{"name": "x", "source": "synthetic:cry"}],
@@ -210,11 +222,7 @@ impl World {
                 config.alerts = other.expect("a valid configuration").alerts;
             }
         }
-        self.config = config.clone();
-        let (now, wall_us) = (self.now, self.wall_us());
-        let (_, actions) = self.policy.reload(now, wall_us, config);
-        let accounts = self.policy.accounts();
-        self.perform_and_audit(actions, &accounts);
+        self.go_over_to(config, None);
         for camera in &self.config.cameras {
             let name = format!("capture:{}", camera.name);
             let wanted = self.policy.slots().filter(|s| s.wanted && s.name == name).count();
@@ -223,6 +231,53 @@ impl World {
                 return self.violated(text);
             }
         }
+    }
+
+    /// A reload with another model; some of them nobody can load.
+    fn other_model(&mut self) {
+        self.fault(Fault::NewModel, "operator");
+        let model = Model::nth(self.stream("operator").u32(..MODELS));
+        let mut config = self.config.clone();
+        config.inference.model = model.path();
+        let shape = model.shape(self.hop_us);
+        self.go_over_to(config, Some(shape));
+    }
+
+    /// A reload, which tells nobody to go whose part of the configuration did not change.
+    fn go_over_to(&mut self, config: Config, model: Option<ModelShape>) {
+        let reach = |c: &Config| AlertReach::of(&c.alerts, c.heartbeat.as_ref());
+        let old = std::mem::replace(&mut self.config, config.clone());
+        let mut concerned: Vec<String> = old
+            .cameras
+            .iter()
+            .filter(|c| !self.config.cameras.contains(c))
+            .map(|c| format!("capture:{}", c.name))
+            .collect();
+        if reach(&old) != reach(&self.config) {
+            concerned.push("sink".into());
+        }
+        let (now, wall_us) = (self.now, self.wall_us());
+        let (_, actions) = self.policy.reload(now, wall_us, config, model);
+        for action in &actions {
+            let Action::Send { key, message } = action else { continue };
+            let Some(process) = self.processes.get(&key.slot).filter(|_| **message == ToWorker::Drain) else {
+                continue;
+            };
+            let stands_in = process.name.contains("stand-in");
+            if !stands_in && !concerned.iter().any(|name| **name == *process.name) && !self.in_turn(key.slot)
+            {
+                let text = format!("a reload that does not concern {} ends its process", process.name);
+                return self.violated(text);
+            }
+        }
+        let accounts = self.policy.accounts();
+        self.perform_and_audit(actions, &accounts);
+    }
+
+    /// Its turn may have come just now in a renewal or restart that was asked for before.
+    fn in_turn(&self, slot: u32) -> bool {
+        self.to_be_restarted.contains(&slot)
+            || self.policy.slots().any(|s| s.number == slot && s.role == Role::Infer)
     }
 
     /// From here on nothing goes wrong.

@@ -7,9 +7,10 @@ use nursery_supervisor::policy::{Exit, Key};
 
 use super::{
     faults::Fault,
+    models::Model,
     process::{Act, Body},
     truth::{number_in, state_after},
-    world::{Due, STATE, World},
+    world::{Due, World},
 };
 
 /// A score that no model gives: that of an answer which must be refused.
@@ -19,6 +20,8 @@ pub const WRONG: f32 = 7.0;
 #[derive(Default)]
 pub struct Infer {
     batch: Option<(u64, Vec<WindowJob>)>,
+    /// What it was told to load.
+    pub model: Model,
 }
 
 impl Infer {
@@ -37,6 +40,12 @@ impl World {
     }
 
     pub(super) fn take_batch(&mut self, key: Key, batch: u64, windows: Vec<WindowJob>) {
+        let bytes = self.infer(key).map_or(0, |infer| infer.model.state());
+        if let Some(job) = windows.iter().find(|w| !w.state.is_fresh() && w.state.as_bytes().len() != bytes) {
+            let text =
+                format!("window {} comes with the state of another model", number_in(job.pcm.as_bytes()));
+            return self.violated(text);
+        }
         let deadly = windows.iter().any(|w| self.is_deadly(number_in(w.pcm.as_bytes())));
         let Some(process) = self.working(key) else { return };
         let name = Rc::clone(&process.name);
@@ -78,9 +87,10 @@ impl World {
             return;
         };
         let Some(name) = self.working(key).map(|p| Rc::clone(&p.name)) else { return };
+        let bytes = self.infer(key).map_or(0, |infer| infer.model.state());
         let score = |job: &WindowJob| {
             let p = if job.pcm.as_bytes().get(8) == Some(&1) { 0.97 } else { 0.01 };
-            let state = state_after(number_in(job.pcm.as_bytes()), STATE as usize);
+            let state = state_after(number_in(job.pcm.as_bytes()), bytes);
             WindowScores { id: job.id, scores: vec![p; 2], state }
         };
         let mut windows: Vec<WindowScores> = jobs.iter().map(score).collect();

@@ -13,6 +13,7 @@ mod host;
 mod infer;
 mod isolation;
 mod law;
+mod models;
 mod outside;
 mod planted;
 mod process;

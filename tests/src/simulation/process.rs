@@ -13,6 +13,7 @@ use super::{
     capture::Capture,
     faults::Fault,
     infer::Infer,
+    models::Model,
     sink::Sink,
     world::{Due, World, millis},
 };
@@ -215,6 +216,14 @@ impl World {
                 }
             }
             ToWorker::ConfigureCapture { .. } | ToWorker::ConfigureInfer { .. } => {
+                if let Body::Infer(infer) = &mut process.body {
+                    infer.model = Model::told(&message);
+                    if infer.model.is_broken() {
+                        self.fault(Fault::BrokenModel, &name);
+                        let delay = self.millis_of(&name, 1..60);
+                        return self.plan(delay, Due::Act(key, Act::End(Exit::Code(1))));
+                    }
+                }
                 let delay = self.millis_of(&name, 1..60);
                 self.plan(delay, Due::Act(key, Act::Ready));
             }
@@ -262,6 +271,10 @@ impl World {
             }
             Act::Ready => {
                 process.ready = true;
+                if let Body::Infer(infer) = &process.body {
+                    let shape = infer.model.shape(self.hop_us);
+                    self.say(key, FromWorker::Loaded(shape));
+                }
                 self.live(&name, "ready");
                 self.say(key, FromWorker::Ready);
                 self.plan(Duration::ZERO, Due::Act(key, Act::Beat));

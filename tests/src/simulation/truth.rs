@@ -107,6 +107,11 @@ impl Truth {
         }
     }
 
+    /// Windows of one batch, from now on.
+    pub fn batches(&mut self, max: usize) {
+        self.max_batch = max;
+    }
+
     /// A recording that is played as fast as it is scored loses nothing.
     pub fn is_lossless(&mut self, camera: u32, lossless: bool) {
         self.cameras.entry(camera).or_default().lossless = lossless;

@@ -13,7 +13,7 @@ use std::{
 use nursery_shared::status::WorkerState;
 use nursery_shared::{
     config::Config,
-    message::{FromWorker, ModelShape, Role, ToWorker},
+    message::{FromWorker, Role, ToWorker},
 };
 use nursery_supervisor::policy::{Action, Event, Exit, Key, Policy, Setup, Time};
 
@@ -24,6 +24,7 @@ use super::{
     host,
     infer::WRONG,
     law::Law,
+    models::Model,
     outside::Request,
     planted::Planted,
     process::{Act, Process},
@@ -32,7 +33,7 @@ use super::{
 
 /// Samples of a window: its number and whether it cries, so that millions of them fit.
 pub const WINDOW: usize = 8;
-/// Bytes of a stream's state.
+/// Bytes of a stream's state, of the first model.
 pub const STATE: u32 = 8;
 /// Passes at one moment, from which on a loop does not end.
 const MANY_PASSES: u32 = 1_000;
@@ -93,6 +94,10 @@ pub struct World {
     /// The wall clock may be set back.
     pub goes_back: bool,
     pub hop_us: u64,
+    /// Capture processes that wait for their turn to be restarted, or did.
+    pub to_be_restarted: BTreeSet<u32>,
+    /// Inference processes that ran when the last pass was over.
+    ran: BTreeSet<u32>,
     /// Capture slots of recordings.
     pub recordings: BTreeSet<u32>,
     pub policy: Policy,
@@ -121,19 +126,6 @@ pub struct World {
     supervisors: u64,
     /// Names of those that were written.
     post_mortems: BTreeSet<String>,
-}
-
-/// The figures of a simulated model.
-fn model(hop_us: u64) -> ModelShape {
-    let hop = (hop_us * 16 / 1000) as u32;
-    ModelShape {
-        id: "simulated".into(),
-        window: WINDOW as u32,
-        hop,
-        lookahead: 0,
-        frame_step: hop / 2,
-        state_bytes: STATE,
-    }
 }
 
 impl World {
@@ -168,6 +160,8 @@ impl World {
             config,
             goes_back,
             hop_us,
+            to_be_restarted: BTreeSet::new(),
+            ran: BTreeSet::new(),
             recordings: BTreeSet::new(),
             armed: None,
             stopped: false,
@@ -198,6 +192,10 @@ impl World {
     /// A supervisor begins, with the same disk.
     pub fn begin_supervisor(&mut self) {
         let wall_us = self.wall_us();
+        // It does not start with a model that nobody can load.
+        if self.config.inference.model.as_deref().is_some_and(|path| Model::at(path).is_broken()) {
+            self.config.inference.model = None;
+        }
         self.supervisors += 1;
         let run = self.seed.wrapping_add(self.supervisors << 40);
         self.policy = Policy::new(setup(&self.config, self.hop_us, run), self.now, wall_us);
@@ -205,6 +203,7 @@ impl World {
         self.law = Law::new(self.config.supervision.healthy_after_s);
         self.processes.clear();
         self.recordings.clear();
+        self.ran.clear();
         self.pending.clear();
         self.agenda.retain(|due| !matches!(due, Due::Act(..) | Due::Exit(..)));
         self.armed = None;
@@ -565,6 +564,7 @@ impl World {
             }
             ToWorker::Drain => {
                 self.law.asked(key.slot, true);
+                self.somebody_scores(key.slot);
                 let now = self.now;
                 if let Some(process) = self.processes.get_mut(&key.slot).filter(|p| p.key == key) {
                     process.told_to_go.get_or_insert(now);
@@ -572,10 +572,25 @@ impl World {
             }
             _ => {}
         }
+        // The policy has not been told yet that it could not be started.
+        let fails = |e: &Event| matches!(e, Event::SpawnFailed { key: failed, .. } if *failed == key);
+        if message == ToWorker::Drain && self.pending.iter().any(fails) {
+            return;
+        }
         if self.processes.get(&key.slot).is_none_or(|p| p.key != key) {
             self.violated(format!("{message:?} goes to a process that does not run"));
         }
         self.arrives(key, message);
+    }
+
+    /// An inference process is told to go: another one must run if this one did.
+    fn somebody_scores(&mut self, slot: u32) {
+        let runs = |s: &nursery_supervisor::policy::Slot<'_>| {
+            s.role == Role::Infer && s.state == WorkerState::Running && s.number != slot
+        };
+        if self.ran.contains(&slot) && !self.stopping && !self.policy.slots().any(|s| runs(&s)) {
+            self.violated("the only process that scores is told to go".into());
+        }
     }
 
     /// The examiner answers before its time is over, or hangs, or answers when nobody waits for it any more.
@@ -620,6 +635,10 @@ impl World {
             return;
         }
         let (now, armed) = (self.now, self.armed);
+        let scores = |s: &nursery_supervisor::policy::Slot<'_>| {
+            s.role == Role::Infer && s.state == WorkerState::Running
+        };
+        self.ran = self.policy.slots().filter(scores).map(|s| s.number).collect();
         let mut broken = None;
         for slot in self.policy.slots() {
             self.law.know(slot.number, now);
@@ -641,9 +660,7 @@ impl World {
                 _ => {}
             }
         }
-        let idle = |s: nursery_supervisor::policy::Slot<'_>| {
-            s.role == Role::Infer && s.state == WorkerState::Running && self.truth.is_idle(s.number)
-        };
+        let idle = |s: nursery_supervisor::policy::Slot<'_>| s.serves && self.truth.is_idle(s.number);
         if broken.is_none() && self.truth.anybody_waits() && self.policy.slots().any(idle) {
             broken = Some("a window waits beside an idle inference process".into());
         }
@@ -657,7 +674,7 @@ fn setup(config: &Config, hop_us: u64, seed: u64) -> Setup {
     Setup {
         config: config.clone(),
         pool_override: None,
-        model: model(hop_us),
+        model: config.inference.model.as_deref().map_or(Model::default(), Model::at).shape(hop_us),
         state_dir: "simulated".into(),
         cores: 4,
         seed,

@@ -205,7 +205,19 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Deliveries(deliveries),
         FromWorker::Event { json: r#"{"type":"cry.started"}"#.into() },
         FromWorker::Caged(cage),
+        FromWorker::Loaded(model()),
     ]
+}
+
+fn model() -> ModelShape {
+    ModelShape {
+        id: "nursery-1-00000000".into(),
+        window: 4_000,
+        hop: 4_000,
+        lookahead: 3_200,
+        frame_step: 800,
+        state_bytes: 24,
+    }
 }
 
 fn to_worker() -> Vec<ToWorker> {
@@ -214,14 +226,7 @@ fn to_worker() -> Vec<ToWorker> {
         "alerts": [{"type": "webhook", "url": "http://127.0.0.1:9/x", "secret": "whsec_AAAA", "timeout_s": 5},
         {"type": "exec", "command": "say cry"}, {"type": "log"}]}"#;
     let config = config::from_json(text, std::path::Path::new("")).expect("a valid configuration");
-    let model = ModelShape {
-        id: "nursery-1-00000000".into(),
-        window: 4_000,
-        hop: 4_000,
-        lookahead: 3_200,
-        frame_step: 800,
-        state_bytes: 24,
-    };
+    let model = model();
     let job = |id| WindowJob { id, state: vec![9; 24].into(), pcm: Pcm::from_f32(&[0.25; 16]) };
     let record = |what| Record { camera: "crib".into(), what };
     let at_us = 1_769_824_984_500_000;

@@ -17,6 +17,9 @@ pub struct Args {
     /// Stop the supervisor for so many seconds once, in the middle
     #[arg(long, value_name = "SECONDS")]
     standstill: Option<f64>,
+    /// Reload so many times meanwhile, with random changes
+    #[arg(long, default_value_t = 0)]
+    reloads: u32,
     /// Write the report, with every fault, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -31,6 +34,7 @@ pub fn run(args: &Args) -> bool {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
         disaster_every: Duration::from_secs(40),
         standstill: args.standstill.map(seconds),
+        reloads: args.reloads,
         worker_memory_mb: 1024,
     };
     println!("seed {}", options.seed);
