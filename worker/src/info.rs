@@ -2,7 +2,8 @@
 //! and how does the model want its windows?
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,7 +11,7 @@ use std::{
 use nursery_models::Detector;
 use nursery_shared::{VERSION, message::ModelShape, message::PROTOCOL};
 
-use crate::cage::{self, privileges};
+use crate::cage::{self, Cage, roles::Plan};
 
 /// Arguments of `info`.
 #[derive(clap::Args)]
@@ -27,7 +28,14 @@ pub struct Found(Option<(File, String)>);
 pub fn find_model(model: Option<&Path>) -> Result<Found, String> {
     let Some(path) = model else { return Ok(Found(None)) };
     let name = path.display().to_string();
-    let file = File::open(path).map_err(|e| format!("{name}: {e}"))?;
+    let fail = |what: String| format!("{name}: {what}");
+    // Of a pipe nobody waits for the other end.
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|e| fail(e.to_string()))?;
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(fail("is not a regular file".into()));
+    }
     Ok(Found(Some((file, name))))
 }
 
@@ -55,9 +63,11 @@ pub fn shape(detector: &Detector) -> ModelShape {
 
 /// Prints one JSON object; exit status 2 and one line on standard error where the model does not load.
 pub fn run(args: Args) -> ExitCode {
+    let kernel = cage::kernel();
     let loaded = find_model(args.model.as_deref()).and_then(|found| {
-        // What is read now came from elsewhere. Somebody who has none to give away has none to lose either.
-        privileges::drop_capabilities()?;
+        // What is read now came from elsewhere. What of the cage cannot be put up here is told by who scores with it.
+        let mut cage = Cage::enter(None);
+        cage.confine(&Plan::infer());
         load_detector(found)
     });
     match loaded {
@@ -65,7 +75,7 @@ pub fn run(args: Args) -> ExitCode {
             println!(
                 "{}",
                 serde_json::json!({"version": VERSION, "protocol": PROTOCOL, "model": shape(&detector),
-                    "kernel": cage::kernel()})
+                    "kernel": kernel})
             );
             ExitCode::SUCCESS
         }

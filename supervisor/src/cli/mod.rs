@@ -291,6 +291,8 @@ fn run(args: RunArgs) -> Result<(), Failure> {
 
 fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
     let config = config::from_file(path).map_err(|e| Failure::usage(e.to_string()))?;
+    service::clients::Access::new(&config.control)
+        .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     let worker = worker.find()?;
     let identities = service::identity::Identities::new(&config.supervision)
         .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;

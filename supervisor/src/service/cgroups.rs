@@ -291,13 +291,23 @@ impl Groups {
         });
     }
 
-    /// What a supervisor that was killed could not remove. A group with somebody in it cannot be removed, so that of
-    /// another service beside this one nothing is lost.
+    /// What a supervisor that was killed left behind: programs of its workers outlive it. Groups of another service
+    /// beside this one have the number of a process that runs.
     fn remove_former(&mut self) {
-        for place in &self.places {
+        let places = self.places.clone();
+        for place in &places {
             let entries = fs::read_dir(&place.directory).into_iter().flatten().flatten();
             for entry in entries.filter(|e| e.file_name().as_bytes().starts_with(PREFIX.as_bytes())) {
-                let _ = fs::remove_dir(entry.path());
+                let name = entry.file_name();
+                let of = name
+                    .to_str()
+                    .and_then(|n| n.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+                let orphaned =
+                    |pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+                if of.is_some_and(orphaned) && fs::remove_dir(entry.path()).is_err() {
+                    kill_members(&entry.path());
+                    self.left.push(entry.path());
+                }
             }
         }
     }

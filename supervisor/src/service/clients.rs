@@ -4,8 +4,8 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -46,6 +46,8 @@ const LINES_PER_REPLY: usize = 200;
 /// The listening socket and its clients.
 pub struct Clients {
     access: Access,
+    /// For whom the socket is made, once it is.
+    admitted: Option<Access>,
     /// How often somebody asked for what is not his to ask for.
     refused: u64,
     listener: Listener,
@@ -187,6 +189,7 @@ impl Clients {
             .map_err(|e| failed(&format!("{e} (run as root, or give --control-socket)")))?;
         let mut clients = Self {
             access,
+            admitted: None,
             refused: 0,
             listener,
             path: path.to_owned(),
@@ -202,27 +205,44 @@ impl Clients {
     /// # Errors
     /// One line; nobody more may use it then.
     pub fn admit(&mut self, access: Access) -> Result<(), String> {
-        self.access = Access::default();
+        if self.admitted == Some(access) {
+            return Ok(());
+        }
+        (self.access, self.admitted) = (Access::default(), None);
         let at = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
         let own = nix::unistd::getegid().as_raw();
         let group = access.group.unwrap_or(own);
-        // Closed first: what it is for one group is not for the other.
-        let set = |path: &Path, mode| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            if std::fs::metadata(path)?.gid() != group {
-                std::os::unix::fs::chown(path, None, Some(group))?;
+        // Through a descriptor of what is there now, which is no link; a socket cannot be opened otherwise.
+        let set = |path: &Path, is_ours: fn(&std::fs::Metadata) -> bool, mode: u32| -> io::Result<()> {
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+            let found = file.metadata()?;
+            if !is_ours(&found) {
+                return Err(io::Error::other("somebody has put another thing in its place"));
             }
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            let change =
+                |mode| std::fs::set_permissions(&by_descriptor, std::fs::Permissions::from_mode(mode));
+            // Closed first: what it is for one group is not for the other.
+            change(0o600)?;
+            if found.gid() != group {
+                std::os::unix::fs::chown(&by_descriptor, None, Some(group))?;
+            }
+            change(mode)
         };
-        set(&self.path, access.mode()).map_err(|e| at(&self.path, e))?;
+        let own_user = |m: &std::fs::Metadata| m.uid() == nix::unistd::geteuid().as_raw();
+        if !own_user(&std::fs::symlink_metadata(&self.path).map_err(|e| at(&self.path, e))?) {
+            return Err(format!("{}: belongs to somebody else", self.path.display()));
+        }
+        set(&self.path, |m| m.file_type().is_socket(), access.mode()).map_err(|e| at(&self.path, e))?;
         // Nobody comes to a socket in a closed directory. Of all others, what is right is for their owners to know.
         if let Some(directory) = self.path.parent().filter(|_| self.path == default_socket())
-            && std::fs::metadata(directory).is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw())
+            && std::fs::symlink_metadata(directory).is_ok_and(|m| own_user(&m))
         {
             let mode = if access.public_status { 0o755 } else { 0o750 };
-            set(directory, mode).map_err(|e| at(directory, e))?;
+            set(directory, |m| m.is_dir(), mode).map_err(|e| at(directory, e))?;
         }
-        self.access = access;
+        (self.access, self.admitted) = (access, Some(access));
         Ok(())
     }
 

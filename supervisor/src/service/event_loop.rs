@@ -27,7 +27,7 @@ use super::{
     cgroups::{Group, Groups},
     clients::{Clients, Outcome, Peer},
     examiner::Examiner,
-    identity::Identities,
+    identity::{self, Identities},
     logs::Logs,
     notify::Notifier,
     postmortems::PostMortems,
@@ -323,7 +323,13 @@ impl EventLoop {
             self.notifier.forget_events();
         }
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
-        let identity = self.quarters.identities.as_ref().map(|ids| ids.of(role, key.slot));
+        let number = match role {
+            Role::Sink => 0,
+            Role::Capture | Role::Infer => {
+                identity::free_number(|n| self.processes.values().any(|p| p.number == n))
+            }
+        };
+        let identity = self.quarters.identities.as_ref().map(|ids| ids.of(role, number));
         let directory = &self.quarters.directory;
         let mut group =
             self.quarters.groups.as_mut().ok().and_then(|groups| match groups.make(role, memory) {
@@ -337,6 +343,7 @@ impl EventLoop {
             identity: identity.as_ref(),
             directory,
             memory,
+            alone: self.quarters.identities.as_ref().is_some_and(|ids| ids.are_apart(role)),
             entrances: group.as_ref().map(Group::entrances).unwrap_or_default(),
         };
         let started = spawn::spawn(&self.options.worker_binary, role, conditions).and_then(|spawned| {
@@ -354,6 +361,7 @@ impl EventLoop {
         match started {
             Ok(mut process) => {
                 process.group = group;
+                process.number = number;
                 self.events.push_back(Event::Spawned { key, pid: process.pid() });
                 self.processes.insert(key.slot, process);
             }

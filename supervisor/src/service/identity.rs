@@ -10,7 +10,7 @@ use super::sys;
 
 /// Users that are given away in turn, one for each place of a worker. More than there can be places, unless cameras
 /// come and go thousands of times; then a number is used again.
-const RANGE: u32 = 8192;
+pub const RANGE: u32 = 8192;
 /// Where they begin where nothing is configured: in systemd's `unused` range, far from those that `useradd` and
 /// `subuid` give out; the second for containers that know no more than 65536 users.
 const BASES: [u32; 2] = [440_000, 45_000];
@@ -25,6 +25,11 @@ pub struct Identity {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+}
+
+/// The lowest number of the range that no process has that runs; 0 is the sink's, the last one is for looking at models.
+pub fn free_number(used: impl Fn(u32) -> bool) -> u32 {
+    (1..RANGE - 1).find(|n| !used(*n)).unwrap_or(RANGE - 2)
 }
 
 impl Identity {
@@ -80,27 +85,41 @@ impl Identities {
                     "supervision.uid_base: {base}, expected the first of {RANGE} users that exist in this container"
                 ));
             }
-            None => BASES.into_iter().find(|base| is_mapped(&map, *base)).ok_or_else(|| {
-                format!(
-                    "supervision.uid_base: this container has no {RANGE} users from {} on: name the first of as many that it has",
-                    BASES[1]
-                )
-            })?,
+            None => match BASES.into_iter().find(|base| is_mapped(&map, *base)) {
+                Some(base) => base,
+                None if asked => {
+                    return Err(format!(
+                        "supervision.uid_base: this container has no {RANGE} users from {} on: name the first of as many that it has",
+                        BASES[1]
+                    ));
+                }
+                // A container of a single user: root there is nobody else's root.
+                None => return Ok(None),
+            },
         };
         Ok(Some(Self { base, named }))
     }
 
-    /// The user of the worker in a place.
-    pub fn of(&self, role: Role, slot: u32) -> Identity {
-        let (named, slot) = match role {
-            Role::Capture => (&self.named[0], slot),
-            Role::Infer => (&self.named[1], slot),
+    /// Every worker of this role has a user of its own: none is named for it.
+    pub fn are_apart(&self, role: Role) -> bool {
+        match role {
+            Role::Capture => self.named[0].is_none(),
+            Role::Infer => self.named[1].is_none(),
+            Role::Sink => self.named[2].is_none(),
+        }
+    }
+
+    /// The user of a worker, who has this number of the range where no user is named for the role.
+    pub fn of(&self, role: Role, number: u32) -> Identity {
+        let (named, number) = match role {
+            Role::Capture => (&self.named[0], number),
+            Role::Infer => (&self.named[1], number),
             // What it stores belongs to it, whatever its place is.
             Role::Sink => (&self.named[2], 0),
         };
         named.clone().unwrap_or_else(|| {
             // Bounded by RANGE, and the whole range was found to be there.
-            let uid = self.base + slot % RANGE;
+            let uid = self.base + number % RANGE;
             Identity { uid, gid: uid, groups: Vec::new() }
         })
     }
@@ -210,6 +229,13 @@ mod tests {
         assert_eq!(ids.of(Role::Sink, 7), ids.of(Role::Sink, 0));
         assert!(!uids.contains(&ids.of(Role::Sink, 7).uid));
         assert!(ids.of(Role::Infer, u32::MAX).uid < 440_000 + RANGE);
+    }
+
+    #[test]
+    fn numbers_are_used_again_when_their_process_is_gone_and_never_the_sinks() {
+        assert_eq!(free_number(|_| false), 1);
+        assert_eq!(free_number(|n| n == 1 || n == 2), 3);
+        assert!((1..RANGE - 1).contains(&free_number(|_| true)));
     }
 
     #[test]

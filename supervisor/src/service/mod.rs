@@ -20,7 +20,7 @@ mod sys;
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::mpsc::SyncSender,
 };
@@ -34,8 +34,8 @@ use nursery_shared::{config::Config, control::PoolSize, message::Role};
 use crate::policy::Setup;
 use identity::Identities;
 
-/// The place of the first inference process: who looks at the model first shall be who uses it.
-pub const PROBE_SLOT: u32 = 1;
+/// The user who looks at models: one of the inference processes' kind, and nobody else's.
+pub const PROBE_SLOT: u32 = identity::RANGE - 1;
 
 /// What `nursery run` and `nursery demo` start the service with.
 pub struct Options {
@@ -93,7 +93,8 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let wrong = |message| ServiceError { message, exit: 2 };
     let identities = Identities::new(&options.config.supervision).map_err(wrong)?;
     let state_failed = |e: String| ServiceError::failed(format!("state directory {state}: {e}"));
-    let _lock = lock_state(&options.state_dir)?;
+    state_dir::check_own(&state_dir).map_err(state_failed)?;
+    let _lock = lock_state(&state_dir)?;
     let mut notifier = notify::Notifier::from_environment();
     notifier.starting();
     let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
@@ -161,6 +162,7 @@ fn lock_state(dir: &Path) -> Result<Flock<File>, ServiceError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(&path)
         .map_err(|e| failed(format!("not writable: {e} (run as root, or give --state-dir)")))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)

@@ -3,7 +3,10 @@
 
 use std::{
     io::Read,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -79,6 +82,10 @@ impl Probe {
         if let Some(identity) = identity.cloned() {
             identity.put_on(&mut command);
         }
+        let parent = std::process::id();
+        // SAFETY: the closure makes only async-signal-safe system calls, see there. After the change of user, which
+        // would undo the first of them.
+        unsafe { command.pre_exec(move || sys::prepare_helper(parent)) };
         let mut child = command
             .spawn()
             .map_err(|e| failed(format!("{place}: cannot be started: {}", spawn::explain(e, identity))))?;

@@ -65,6 +65,8 @@ pub struct Process {
     pub group: Option<Group>,
     /// It was seen in there.
     pub in_group: bool,
+    /// Of its user, see [`super::identity::free_number`].
+    pub number: u32,
     interest: EpollFlags,
 }
 
@@ -159,6 +161,7 @@ impl Process {
             findings: Vec::new(),
             group: None,
             in_group,
+            number: 0,
             interest: EpollFlags::EPOLLIN,
         }
     }

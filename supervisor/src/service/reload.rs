@@ -211,10 +211,13 @@ impl EventLoop {
             Err(message) => return self.refuse(&message),
         };
         let (result, actions) = self.policy.reload(now, wall_us, config.clone(), model);
+        if result.is_ok() {
+            // Before anybody is started for it.
+            self.options.config = config;
+        }
         self.perform(actions);
         match result {
             Ok(mut changes) => {
-                self.options.config = config;
                 if let Err(e) = self.clients.admit(access) {
                     let text =
                         format!("control socket: {e}; only root and the service's own user may use it");

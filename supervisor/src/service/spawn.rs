@@ -57,6 +57,8 @@ pub struct Conditions<'a> {
     pub directory: &'a Path,
     /// Bytes that it may have of its own.
     pub memory: u64,
+    /// Nobody else is this user.
+    pub alone: bool,
     /// Of its control group.
     pub entrances: Vec<RawFd>,
 }
@@ -90,6 +92,7 @@ pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Resul
         parent,
         memory: conditions.memory,
         identity: conditions.identity.cloned(),
+        alone: conditions.alone,
         entrances: conditions.entrances,
         // What scores windows has nobody to talk to but us.
         network: role != Role::Infer,

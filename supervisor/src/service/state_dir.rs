@@ -2,16 +2,21 @@
 //! sink, which is another user, has a directory of its own in it, and the others an empty one to stand in.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
+    ffi::{OsStr, OsString},
+    fs, io,
     os::{
-        fd::AsRawFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
-use nix::libc;
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    sys::stat::{Mode, fstat},
+};
 use nursery_shared::{control::STORE_DIRECTORY, postmortem};
 
 use super::{identity::Identity, private_dir};
@@ -44,10 +49,6 @@ pub fn prepare(state_dir: &Path, sink: Option<&Identity>) -> Result<Places, Stri
     };
     let owner = |path: &Path| fs::symlink_metadata(path).map(|m| (m.is_dir(), m.uid()));
     let trusted = nix::unistd::geteuid().as_raw();
-    if sink.is_some() && owner(state_dir).map_err(at(state_dir))?.1 != trusted {
-        // Who owns it could put anything in the place of what is made here.
-        return Err("belongs to another user: give another --state-dir, or let it belong to root".into());
-    }
     let make = |name: &str, mode: u32, other: Option<u32>| {
         let path = state_dir.join(name);
         private_dir(&path, mode).map_err(at(&path))?;
@@ -98,39 +99,82 @@ fn move_in(state_dir: &Path, store: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// A directory, opened without following a link in its place.
+fn open_directory(parent: Option<&OwnedFd>, name: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(match parent {
+        Some(parent) => nix::fcntl::openat(parent, name, flags, Mode::empty()),
+        None => nix::fcntl::open(name, flags, Mode::empty()),
+    }?)
+}
+
+/// Names in an open directory.
+fn names(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let place = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    Ok(fs::read_dir(place)?.take(MAX_ENTRIES).flatten().map(|entry| entry.file_name()).collect())
+}
+
 fn hand_over(store: &Path, sink: &Identity) -> io::Result<()> {
-    let entries = |dir: &Path| -> io::Result<Vec<PathBuf>> {
-        Ok(fs::read_dir(dir)?.take(MAX_ENTRIES).flatten().map(|entry| entry.path()).collect())
-    };
-    for path in entries(store)? {
-        let is_dir = fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir());
-        if is_dir {
-            entries(&path)?.iter().try_for_each(|path| give(path, sink))?;
-        }
-        give(&path, sink)?;
+    let found = fs::symlink_metadata(store)?;
+    if found.is_dir() && (found.uid(), found.gid()) == (sink.uid, sink.gid) {
+        // Nobody else has written in there, and root without all of its rights may not look.
+        return Ok(());
     }
-    // Last, so that nobody changes anything in between.
-    give(store, sink)
+    let directory = open_directory(None, store)?;
+    let status = fstat(&directory)?;
+    // Who had it before may be at work still: everything is found from the directory that is open, by names without a
+    // path, and nothing that is a link is followed.
+    for name in names(&directory)? {
+        if let Ok(inner) = open_directory(Some(&directory), Path::new(&name)) {
+            for name in names(&inner)? {
+                give(&inner, &name, sink)?;
+            }
+        }
+        give(&directory, &name, sink)?;
+    }
+    if status.st_mode & 0o7777 != 0o700 {
+        nix::sys::stat::fchmod(&directory, Mode::S_IRWXU)?;
+    }
+    nix::unistd::fchown(&directory, Some(sink.uid.into()), Some(sink.gid.into()))?;
+    Ok(())
 }
 
 /// Changes the owner of a file that has one name, or of a directory: never of what a link points to, and never of a
 /// file that is also somewhere else, since whoever wrote here before may have put it there.
-fn give(path: &Path, sink: &Identity) -> io::Result<()> {
-    let file: File =
-        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
-    let found = file.metadata()?;
-    let single = found.is_file() && found.nlink() == 1;
-    if found.uid() == sink.uid && found.gid() == sink.gid || !(single || found.is_dir()) {
+fn give(directory: &OwnedFd, name: &OsStr, sink: &Identity) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = match nix::fcntl::openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => file,
+        // Removed meanwhile: nothing to give.
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    let status = fstat(&file)?;
+    let kind = status.st_mode & libc::S_IFMT;
+    let single = kind == libc::S_IFREG && status.st_nlink == 1;
+    if (status.st_uid, status.st_gid) == (sink.uid, sink.gid) || !(single || kind == libc::S_IFDIR) {
         return Ok(());
     }
-    nix::unistd::fchownat(
-        &file,
-        c"",
-        Some(sink.uid.into()),
-        Some(sink.gid.into()),
-        nix::fcntl::AtFlags::AT_EMPTY_PATH,
-    )
-    .map_err(|e| io::Error::other(format!("{}: {e} (descriptor {})", path.display(), file.as_raw_fd())))
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    nix::unistd::fchownat(&file, c"", Some(sink.uid.into()), Some(sink.gid.into()), flags)
+        .map_err(|e| io::Error::other(format!("{}: {e}", name.display())))
+}
+
+/// Refuses a state directory in which somebody else could put things in the place of what root makes there. To be asked
+/// before anything is.
+///
+/// # Errors
+/// One line with the remedy.
+pub fn check_own(state_dir: &Path) -> Result<(), String> {
+    let found = fs::metadata(state_dir).map_err(|e| e.to_string())?;
+    let root = nix::unistd::geteuid().is_root();
+    if root && found.uid() != 0 {
+        return Err("belongs to another user: give another --state-dir, or let it belong to root".into());
+    }
+    if root && found.mode() & 0o002 != 0 {
+        return Err("may be written to by everybody: chmod o-w it, or give another --state-dir".into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -212,6 +256,26 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_the_place_of_a_directory_gives_nothing_away() {
+        if !is_root() {
+            return;
+        }
+        let (state, elsewhere) = (dir("swapped"), dir("swapped-elsewhere"));
+        fs::write(elsewhere.join("shadow"), "secret").unwrap();
+        let store = prepare(&state, Some(&SINK)).unwrap().store;
+        std::os::unix::fs::symlink(&elsewhere, store.join(QUARANTINE)).unwrap();
+        // To another user, so that everything is gone through.
+        prepare(&state, Some(&Identity { uid: 440_001, ..SINK })).unwrap();
+        assert_eq!(owner(&store), 440_001);
+        for path in [elsewhere.clone(), elsewhere.join("shadow")] {
+            assert_eq!(owner(&path), 0, "{}", path.display());
+        }
+        for path in [state, elsewhere] {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+
+    #[test]
     fn a_store_of_earlier_days_moves_into_the_directory() {
         let state = dir("moved");
         fs::write(state.join(STORE), "a").unwrap();
@@ -247,8 +311,12 @@ mod tests {
         }
         let state = dir("others");
         std::os::unix::fs::chown(&state, Some(65_534), None).unwrap();
-        assert!(prepare(&state, Some(&SINK)).unwrap_err().contains("another --state-dir"));
+        assert!(check_own(&state).unwrap_err().contains("another --state-dir"));
         std::os::unix::fs::chown(&state, Some(0), None).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(check_own(&state).unwrap_err().contains("chmod o-w"));
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+        check_own(&state).unwrap();
         fs::create_dir(state.join(EMPTY)).unwrap();
         std::os::unix::fs::chown(state.join(EMPTY), Some(65_534), None).unwrap();
         assert!(prepare(&state, Some(&SINK)).unwrap_err().contains("remove it"));

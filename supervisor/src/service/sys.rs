@@ -54,6 +54,9 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Err(io::Error::from_raw_os_error(libc::ERANGE))
 }
 
+/// Processes and threads of a worker whose user is its own, programs that it starts included.
+const PROCESSES: libc::rlim_t = 512;
+
 /// On which terms a worker is started.
 #[derive(Debug, Clone)]
 pub struct Terms {
@@ -63,6 +66,8 @@ pub struct Terms {
     pub memory: libc::rlim_t,
     /// Whom it becomes, for good.
     pub identity: Option<Identity>,
+    /// Nobody else is this user, whose processes and threads are bounded.
+    pub alone: bool,
     /// Of its control group: open files that it writes "0" to.
     pub entrances: Vec<RawFd>,
     /// Without, as root, it gets a network namespace of its own, with nothing in it.
@@ -73,7 +78,7 @@ pub struct Terms {
 /// the supervisor, and whatever the worker starts can be found by the session), die with its parent, keep only its own
 /// descriptors, find its socket at `target`, have and be what the terms say. Only async-signal-safe calls.
 pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, terms: &Terms) -> io::Result<()> {
-    let Terms { parent, memory, identity, entrances, network } = terms;
+    let Terms { parent, memory, identity, alone, entrances, network } = terms;
     let (parent, memory) = (*parent, *memory);
     let check = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
@@ -120,6 +125,12 @@ pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, terms: &Terms) -> io
         check(libc::getrlimit(libc::RLIMIT_DATA, &mut limit) as libc::c_long)?;
         limit.rlim_cur = limit.rlim_cur.min(memory);
         check(libc::setrlimit(libc::RLIMIT_DATA, &limit) as libc::c_long)?;
+        if *alone {
+            check(libc::getrlimit(libc::RLIMIT_NPROC, &mut limit) as libc::c_long)?;
+            limit.rlim_max = limit.rlim_max.min(PROCESSES);
+            limit.rlim_cur = limit.rlim_cur.min(PROCESSES);
+            check(libc::setrlimit(libc::RLIMIT_NPROC, &limit) as libc::c_long)?;
+        }
     }
     Ok(())
 }

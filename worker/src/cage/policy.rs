@@ -45,6 +45,7 @@ const WORDS: &[(&str, u64)] = &[
     ("PROT_EXEC", libc::PROT_EXEC as u64),
     ("MAP_SHARED", libc::MAP_SHARED as u64),
     ("CLONE_THREAD", libc::CLONE_THREAD as u64),
+    ("CLONE_NEWUSER", libc::CLONE_NEWUSER as u64),
     ("PR_SET_NAME", libc::PR_SET_NAME as u64),
     ("FIONREAD", libc::FIONREAD),
     ("FIONBIO", libc::FIONBIO),
@@ -143,10 +144,16 @@ fn rule(line: &str) -> Result<Option<Rule>, String> {
     if rest.is_empty() || rest.starts_with("only ") {
         return Ok(Some(rule));
     }
-    if let Some(error) = rest.strip_prefix("fails ") {
-        let found = ERRORS.iter().find(|(known, _)| *known == error.trim());
+    let (rest, error) = match rest.split_once("fails ") {
+        Some((conditions, error)) => (conditions.trim(), Some(error.trim())),
+        None => (rest, None),
+    };
+    if let Some(error) = error {
+        let found = ERRORS.iter().find(|(known, _)| *known == error);
         rule.fails = Some(found.ok_or_else(|| format!("no error is called {error:?}"))?.1);
-        return Ok(Some(rule));
+        if rest.is_empty() {
+            return Ok(Some(rule));
+        }
     }
     rule.conditions = rest.split(',').map(|text| condition(text.trim())).collect::<Result<_, _>>()?;
     Ok(Some(rule))

@@ -14,8 +14,6 @@ use nursery_shared::cage::{Cage, Guard};
 
 /// Descriptors: sockets, the store, pipes of programs. A worker needs some dozens.
 const DESCRIPTORS: rlim_t = 256;
-/// Processes and threads of a worker's own user, programs that it starts included.
-const PROCESSES: rlim_t = 512;
 
 /// Parts of the heap that threads have to themselves. With as many as there are processors the C library would count
 /// those by reading a file, long after files are out of reach.
@@ -43,7 +41,7 @@ pub fn give_away(cage: &mut Cage, supervisor: Option<u32>) {
     cage.note(Guard::NoNewPrivileges, prctl::set_no_new_privs().map_err(|e| e.to_string()));
     // What counts is what is left in the end, see [`open_no_more`].
     let _ = keep_at_most(OPENERS);
-    cage.note(Guard::Limits, limit(own));
+    cage.note(Guard::Limits, limit());
     cage.note(Guard::EmptyDirectory, stand_in_empty_directory());
     cage.note(
         Guard::NotDumpable,
@@ -127,16 +125,15 @@ pub fn has_no_network() -> Result<(), String> {
     Err("only root with CAP_SYS_ADMIN can take it away; there is no system call to use it with".into())
 }
 
-fn limit(own_user: bool) -> Result<(), String> {
+fn limit() -> Result<(), String> {
     let at_most = |resource, most: rlim_t| {
         let (_, hard) = getrlimit(resource)?;
         setrlimit(resource, most.min(hard), most.min(hard))
     };
     let all = || {
         at_most(Resource::RLIMIT_CORE, 0)?;
-        at_most(Resource::RLIMIT_NOFILE, DESCRIPTORS)?;
-        // Counts everything of a user: not this worker's business unless the user is its own.
-        if own_user { at_most(Resource::RLIMIT_NPROC, PROCESSES) } else { Ok(()) }
+        // The number of processes is limited by the supervisor, which knows whether a user is this worker's alone.
+        at_most(Resource::RLIMIT_NOFILE, DESCRIPTORS)
     };
     all().map_err(|e: Errno| e.to_string())
 }

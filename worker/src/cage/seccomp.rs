@@ -36,9 +36,16 @@ pub fn allow_only(policy: &Policy) -> Result<(), String> {
 /// # Errors
 /// As [`allow_only`].
 pub fn refuse(policy: &Policy) -> Result<(), String> {
-    let Some(first) = policy.rules.first() else { return Ok(()) };
-    let rules: Vec<&Rule> = policy.rules.iter().collect();
-    apply(&compile(&rules, SeccompAction::Allow, errno(first))?)
+    let mut errors: Vec<Option<i32>> = policy.rules.iter().map(|rule| rule.fails).collect();
+    errors.sort_unstable();
+    errors.dedup();
+    // A filter has one error to answer with.
+    let programs = errors.iter().map(|error| {
+        let rules: Vec<&Rule> = policy.rules.iter().filter(|rule| rule.fails == *error).collect();
+        rules.first().map_or(Ok(None), |first| compile(&rules, SeccompAction::Allow, errno(first)).map(Some))
+    });
+    let programs = programs.collect::<Result<Vec<_>, _>>()?;
+    programs.iter().flatten().try_for_each(apply)
 }
 
 fn errno(rule: &Rule) -> SeccompAction {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use nursery_shared::{
+    line::one_line,
     message::SetAside,
     pcm::{Pcm, SAMPLE_RATE},
     timestamp::rfc3339,
@@ -168,16 +169,18 @@ fn print(dir: &Path, shown: &Path, json: bool) -> io::Result<()> {
             eprintln!("nursery: {}: is no description of a window", shown.join(&name).display());
             continue;
         };
-        let audio = shown.join(&entry.audio);
+        // The sink wrote it, which somebody may have taken over.
+        let own = |name: &str| shown.join(Path::new(name).file_name().unwrap_or_default());
+        let audio = own(&entry.audio);
         if json {
             let mut value = serde_json::to_value(&entry).unwrap_or_default();
             value["audio"] = audio.display().to_string().into();
-            value["state"] = entry.state.map(|s| shown.join(s).display().to_string()).into();
+            value["state"] = entry.state.map(|s| own(&s).display().to_string()).into();
             writeln!(out, "{value}")?;
         } else {
-            writeln!(out, "{}  {}  window {}", entry.time, entry.camera, entry.window)?;
-            entry.deaths.iter().try_for_each(|death| writeln!(out, "    {death}"))?;
-            writeln!(out, "    nursery detect {}", audio.display())?;
+            writeln!(out, "{}  {}  window {}", one_line(&entry.time), one_line(&entry.camera), entry.window)?;
+            entry.deaths.iter().try_for_each(|death| writeln!(out, "    {}", one_line(death)))?;
+            writeln!(out, "    nursery detect {}", one_line(&audio.display().to_string()))?;
         }
     }
     out.flush()

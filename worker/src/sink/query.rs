@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use nursery_shared::timestamp;
+use nursery_shared::{line::one_line, timestamp};
 use rusqlite::params;
 
 use super::{place, store::Store};
@@ -58,7 +58,8 @@ fn print(args: &Args) -> Result<(), String> {
             write_row(&mut out, head.map(str::to_owned)).or_else(ignore_closed)?;
         }
         any = true;
-        let line = if args.json { writeln!(out, "{body}") } else { write_row(&mut out, row(&body)) };
+        let line =
+            if args.json { writeln!(out, "{}", one_line(&body)) } else { write_row(&mut out, row(&body)) };
         if let Err(e) = line {
             return ignore_closed(e);
         }
@@ -77,7 +78,8 @@ fn ignore_closed(e: io::Error) -> Result<(), String> {
 fn row(body: &str) -> [String; 5] {
     let event: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let data = &event["data"];
-    let text = |v: &serde_json::Value| v.as_str().unwrap_or("-").to_owned();
+    // The sink wrote it, which somebody may have taken over.
+    let text = |v: &serde_json::Value| one_line(v.as_str().unwrap_or("-")).into_owned();
     let number = |v: &serde_json::Value, unit: &str| {
         v.as_f64().map_or_else(|| "-".to_owned(), |n| format!("{n:.2}{unit}"))
     };
