@@ -8,6 +8,7 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod frame;
+pub mod history;
 pub mod line;
 pub mod message;
 pub mod model_state;

@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cage::Cage,
-    config::{AlertConfig, CameraConfig, DetectionConfig},
+    config::{AlertConfig, CameraConfig, DetectionConfig, WebConfig},
+    history::{History, Question},
     model_state::ModelState,
     pcm::{Pcm, SAMPLE_RATE},
     secret::Secret,
+    status::Status,
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -33,6 +35,7 @@ pub enum Role {
     Capture,
     Infer,
     Sink,
+    Web,
 }
 
 impl Role {
@@ -42,6 +45,7 @@ impl Role {
             Role::Capture => "capture",
             Role::Infer => "infer",
             Role::Sink => "sink",
+            Role::Web => "web",
         }
     }
 }
@@ -86,7 +90,7 @@ pub enum FromWorker {
     /// Configured and able to work.
     Ready,
     /// From the working loop itself, at least every [`PROGRESS_INTERVAL`]: how much was done since the start
-    /// (capture: samples heard; infer: windows scored; sink: records handled).
+    /// (capture: samples heard; infer: windows scored; sink: records handled; web: rounds of its loop, two a second).
     Progress { done: u64 },
     /// capture: what the camera is doing now.
     Camera(CameraReport),
@@ -106,6 +110,13 @@ pub enum FromWorker {
     /// infer: the model that it has loaded, whatever its file held when it was asked for. Once, before
     /// [`FromWorker::Ready`].
     Loaded(ModelShape),
+    /// web: somebody wants to see the state; answered once, with the newest.
+    WantStatus,
+    /// web: a question about stored events. One at a time is answered; the newest of those that wait takes the place of
+    /// the others.
+    Question { ticket: u64, question: Question },
+    /// sink: what the store holds about the question of this number.
+    History { number: u64, history: History },
 }
 
 /// Everything that the supervisor tells a worker.
@@ -127,6 +138,16 @@ pub enum ToWorker {
     Heartbeat,
     /// Finish what is in hand, then exit with status 0. The socket stays open until then.
     Drain,
+    /// web: where to listen, and who may look.
+    ConfigureWeb(WebConfig),
+    /// web: the state now. Sent when it was asked for, some times a second at the most.
+    Status(Box<Status>),
+    /// web: an event was stored; whoever wants it asks for it.
+    Stored,
+    /// sink: a question about stored events, to be answered when there is nothing to store. A newer one takes its place.
+    Question { number: u64, question: Question },
+    /// web: the answer to its question.
+    History { ticket: u64, history: History },
 }
 
 /// State of a camera's stream, as its capture process sees it.

@@ -16,7 +16,7 @@ use nix::{
 use nursery_shared::{
     cage::Guard,
     control::{Reply, Request},
-    message::{FromWorker, Role},
+    message::{FromWorker, Role, ToWorker},
     postmortem::Finding,
     timestamp,
 };
@@ -307,6 +307,14 @@ impl EventLoop {
                     if let Some(watcher) = &self.options.events {
                         // Full: whoever watches is slow, and is not waited for.
                         let _ = watcher.try_send(json);
+                    }
+                }
+                Action::ShowStatus { key } => {
+                    let status = Box::new(self.status());
+                    if let Some(process) = self.process(key)
+                        && let Err(why) = process.send(&ToWorker::Status(status))
+                    {
+                        self.events.push_back(Event::Broken { key, why });
                     }
                 }
                 Action::Finished => self.finished = true,
