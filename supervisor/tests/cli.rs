@@ -391,7 +391,7 @@ fn check_names_what_it_found() {
     assert_eq!(lines[0], format!("{}: ok, 1 camera, 0 alerts, model test-model", config.display()));
     // This worker says nothing of the kernel.
     assert!(lines[1].starts_with("  cages: ") && lines[1].contains("no Landlock"), "{said}");
-    assert!(lines.len() == 3 && lines[2].contains("cgroup"), "{said}");
+    assert!(lines.len() == 3 && lines[2].contains("control group"), "{said}");
 }
 
 #[test]

@@ -395,15 +395,21 @@ fn socket_in(dir: &TempDir) -> PathBuf {
 }
 
 fn write_config(dir: &TempDir, config: &Value) {
+    put_config(&dir.join("cameras.json"), config);
+}
+
+/// Puts a configuration in place, at once. It may hold passwords, and belongs to the user of its directory.
+pub fn put_config(path: &Path, config: &Value) {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
-    let path = dir.join("cameras.json");
+    let partial = path.with_extension("partial");
+    // The mode is that of a new file.
+    let _ = std::fs::remove_file(&partial);
     let mut options = OpenOptions::new();
-    // It may hold passwords, and belongs to the user of the service. The mode is that of a new file.
-    let _ = std::fs::remove_file(&path);
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&path).expect("open it");
+    let mut file = options.create_new(true).write(true).mode(0o600).open(&partial).expect("open it");
     file.write_all(config.to_string().as_bytes()).expect("write the configuration");
-    let owner = std::fs::metadata(dir.path()).expect("the directory").uid();
-    chown(&path, Some(owner), None).expect("hand it over");
+    let owner = std::fs::metadata(path.parent().expect("a directory")).expect("the directory").uid();
+    chown(&partial, Some(owner), None).expect("hand it over");
+    std::fs::rename(partial, path).expect("put the configuration in place");
 }
 
 type Log = Arc<Mutex<Vec<String>>>;

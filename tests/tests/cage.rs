@@ -209,6 +209,8 @@ fn as_root_what_only_root_may_reach_is_used_and_seen_by_nobody_else() {
     let worker = dir.join("nursery-worker");
     let mut copy = Command::new("cp");
     assert!(wait::output(copy.arg(binary("nursery-worker")).arg(&worker), PATIENCE).status.success());
+    // As it is built under a strict umask.
+    fs::set_permissions(&worker, fs::Permissions::from_mode(0o700)).unwrap();
     let mut hall = camera("hall", format!("file:{}", private("hall.wav")));
     hall["loop"] = json!(true);
     hall["realtime"] = json!(true);

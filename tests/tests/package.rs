@@ -252,7 +252,7 @@ fn the_package_installs_serves_and_leaves_nothing_but_its_state() {
         let may = ["/etc/nursery", "/var/lib/nursery", "/run/nursery"].iter().any(|p| path.starts_with(p));
         assert!(may, "{} was left behind", path.display());
     }
-    assert!(left.contains(&"/var/lib/nursery/nursery.sqlite".into()), "the state is gone");
+    assert!(left.contains(&"/var/lib/nursery/store/nursery.sqlite".into()), "the state is gone");
     assert!(left.contains(&"/etc/nursery/cameras.json".into()), "the configuration is gone");
     drop(installed);
     assert_eq!(traces(), before);

@@ -173,7 +173,7 @@ fn the_manager_hears_of_start_cameras_crying_reload_and_stop_from_the_supervisor
     // The second one is refused: the service goes on as it was.
     for (file, good) in [(config.to_string(), true), ("{".to_owned(), false)] {
         std::fs::write(run.dir.join("cameras.json"), file).unwrap();
-        assert_eq!(matches!(run.ask(&Request::Reload {}).unwrap(), Reply::Done { .. }), good);
+        assert_eq!(matches!(run.ask(&Request::Reload {}).unwrap(), Reply::Reloaded { .. }), good);
         let begun = manager.wait("RELOADING", |m| m.starts_with("RELOADING=1\n"));
         let (_, time) = begun.split_once("\nMONOTONIC_USEC=").expect("the time of it");
         assert!(time.parse::<u64>().unwrap() > 0);

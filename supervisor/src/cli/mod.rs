@@ -332,11 +332,8 @@ fn offers(kernel: Kernel, users: bool) -> Vec<String> {
     };
     let seccomp = if kernel.seccomp { "seccomp" } else { "no seccomp (system calls are free)" };
     let users = if users { "a user for each worker" } else { "one user for all (not started as root)" };
-    let cgroups = match service::cgroups::delegated() {
-        Ok(place) => format!("cgroup v2 delegated at {}", place.display()),
-        Err(why) => format!("no cgroups ({why}; limits per process instead)"),
-    };
-    vec![format!("  cages: {users}, {seccomp}, {landlock}"), format!("  {cgroups}")]
+    let groups = service::cgroups::offer();
+    vec![format!("  cages: {users}, {seccomp}, {landlock}"), format!("  {groups}")]
 }
 
 fn show_status(

@@ -152,6 +152,22 @@ pub fn delegated() -> Result<PathBuf, &'static str> {
     }
 }
 
+/// What workers would get here, in a few words; changes nothing.
+pub fn offer() -> String {
+    let why = match delegated() {
+        Ok(place) => return format!("control groups below {}", place.display()),
+        Err(why) => why,
+    };
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let old = Controller::ALL.into_iter().filter(|c| old_place(&own, *c).is_some()).map(Controller::name);
+    match old.collect::<Vec<_>>() {
+        old if old.contains(&Controller::Memory.name()) => {
+            format!("control groups of version 1 ({})", old.join(", "))
+        }
+        _ => format!("no control groups ({why}; limits per process instead)"),
+    }
+}
+
 /// Paths of groups begin with a slash of their own.
 fn below(mount: &str, path: &str) -> PathBuf {
     Path::new(mount).join(path.trim_start_matches('/'))

@@ -68,8 +68,17 @@ pub fn prepare(state_dir: &Path, sink: Option<&Identity>) -> Result<Places, Stri
     let former = owner(&store).ok().map(|(_, uid)| uid);
     let store = make(STORE_DIRECTORY, 0o700, former)?;
     move_in(state_dir, &store)?;
-    if let Some(sink) = sink {
-        hand_over(&store, sink).map_err(at(&store))?;
+    match sink {
+        Some(sink) => hand_over(&store, sink).map_err(at(&store))?,
+        None => {
+            let (_, uid) = owner(&store).map_err(at(&store))?;
+            if uid != trusted {
+                return Err(format!(
+                    "{}: belongs to user {uid}, who stored there before, and this process may not give it to another: chown -R it, or give another --state-dir",
+                    store.display()
+                ));
+            }
+        }
     }
     Ok(Places { empty, store })
 }
@@ -216,6 +225,18 @@ mod tests {
             assert_eq!(fs::read_to_string(store.join("quarantine/x.wav")).unwrap(), "c");
             assert!(!state.join(STORE).exists());
         }
+        fs::remove_dir_all(state).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_was_given_away_is_named_by_who_may_not_take_it_back() {
+        if !is_root() {
+            return;
+        }
+        let state = dir("given-away");
+        prepare(&state, Some(&SINK)).unwrap();
+        let error = prepare(&state, None).unwrap_err();
+        assert!(error.contains("belongs to user 440000") && error.contains("chown -R"), "{error}");
         fs::remove_dir_all(state).unwrap();
     }
 

@@ -124,13 +124,14 @@ pub fn prepare_worker(socket: &impl AsRawFd, target: RawFd, terms: &Terms) -> io
     Ok(())
 }
 
-/// What a worker may keep for its first moments, the first that this process has: it lets a file be opened wherever it
-/// is. CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where containers have only that.
+/// What a worker keeps for its first moments, of these what this process has: CAP_DAC_READ_SEARCH lets a file be opened
+/// wherever it is, CAP_DAC_OVERRIDE, which is all that many containers have, also a program be started that only root
+/// may start.
 const OPENERS: [u32; 2] = [2, 1];
 
 /// Takes on a user and its groups, and can take on no other ever after: what is set aside here, capabilities and the
-/// right to win some by starting a program, does not come back. One capability goes through to the program, which is to
-/// drop it: that of opening the files that the configuration names, which belong to root like the configuration itself.
+/// right to win some by starting a program, does not come back. What goes through to the program, which is to drop it, is
+/// the right to open the files that the configuration names, which belong to root like the configuration itself.
 /// Only async-signal-safe calls.
 pub fn become_user(identity: &Identity) -> io::Result<()> {
     #[repr(C)]
@@ -153,8 +154,7 @@ pub fn become_user(identity: &Identity) -> io::Result<()> {
     unsafe {
         check(libc::syscall(libc::SYS_setgroups, identity.groups.len(), identity.groups.as_ptr()))?;
         check(libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()))?;
-        let opener = OPENERS.into_iter().find(|bit| sets[0][1] & (1 << bit) != 0);
-        let mask = opener.map_or(0, |bit| 1 << bit);
+        let mask = OPENERS.into_iter().fold(0, |mask, bit| mask | sets[0][1] & (1 << bit));
         // Before the bounds are gone: what may be inherited must be within them.
         sets[0][2] = mask;
         sets[1][2] = 0;
@@ -170,7 +170,7 @@ pub fn become_user(identity: &Identity) -> io::Result<()> {
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
         let kept = [[mask; 3], [0; 3]];
         check(libc::syscall(libc::SYS_capset, &raw const header, kept.as_ptr()))?;
-        if let Some(bit) = opener {
+        for bit in OPENERS.into_iter().filter(|bit| mask & (1 << bit) != 0) {
             // Kernels before 4.3 have none: files must be readable for the user then.
             libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, bit, 0, 0);
         }

@@ -22,6 +22,7 @@ mod workers;
 
 use std::{
     fs,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -134,7 +135,13 @@ pub fn run(options: &Options) -> Report {
         }
         lanes.push(scope.spawn(move || outside::trouble_cameras(stage, a)));
         lanes.push(scope.spawn(move || outside::trouble_receiver(stage, b)));
-        run.disasters(&mut service, &mut random);
+        // Whoever panics here must not leave the others at work for ever.
+        let struck = AssertUnwindSafe(|| run.disasters(&mut service, &mut random));
+        if let Err(panic) = catch_unwind(struck) {
+            over.store(true, Ordering::SeqCst);
+            baton.pass(Phase::Encore);
+            resume_unwind(panic);
+        }
         for lane in lanes {
             if lane.join().is_err() {
                 stage.violations.add("the run itself is broken: a thread of it panicked".into());

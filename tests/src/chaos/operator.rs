@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -214,9 +213,7 @@ impl Operator<'_> {
             Change::ChangedCamera(n) => Some((n, stage.ledger.deaf(n, UNTOLD, false, self.change.name()))),
             _ => None,
         };
-        let partial = self.config.with_extension("partial");
-        fs::write(&partial, config.to_string()).expect("write a configuration");
-        fs::rename(&partial, self.config).expect("put a configuration in place");
+        service::put_config(self.config, config);
         let bad = there && self.change == Change::BadFile;
         match service::ask(&stage.socket, &Request::Reload {}) {
             Ok(Reply::Reloaded { changes }) if !bad => self.judge(&changes),

@@ -55,7 +55,7 @@ pub fn give_away(cage: &mut Cage, supervisor: Option<u32>) {
     );
 }
 
-/// Gives the last capability away, that of opening files wherever they are; to be called when all are open.
+/// Gives the last capabilities away, those of opening files wherever they are; to be called when all are open.
 pub fn open_no_more(cage: &mut Cage) {
     cage.note(Guard::NoCapabilities, drop_capabilities());
 }
@@ -73,7 +73,7 @@ pub fn drop_capabilities() -> Result<(), String> {
     }
 }
 
-/// CAP_DAC_READ_SEARCH and CAP_DAC_OVERRIDE, of which the supervisor leaves a worker one.
+/// CAP_DAC_READ_SEARCH and CAP_DAC_OVERRIDE, which the supervisor leaves a worker as far as it has them.
 const OPENERS: u32 = 1 << 2 | 1 << 1;
 
 /// Two words each of what is effective, permitted and inheritable.

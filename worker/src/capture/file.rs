@@ -47,6 +47,9 @@ pub struct Named {
     early: Option<Arc<Mutex<Arc<File>>>>,
 }
 
+/// Keeps the file that was opened early from another pass.
+type Alone<'a> = Option<MutexGuard<'a, Arc<File>>>;
+
 impl Named {
     /// Opens the file for later; one that cannot be opened now is tried by its name.
     pub fn open(path: PathBuf) -> Self {
@@ -56,8 +59,8 @@ impl Named {
         Self { path, early: early.map(|file| Arc::new(Mutex::new(Arc::new(file)))) }
     }
 
-    /// From its beginning. What is borrowed beside it belongs to one pass at a time.
-    fn recording(&self) -> Result<(Recording, Option<MutexGuard<'_, Arc<File>>>), String> {
+    /// From its beginning; with what is to be kept as long as it is read.
+    fn recording(&self) -> Result<(Recording, Alone<'_>), String> {
         let Some(early) = &self.early else { return Ok((Recording::open(&self.path)?, None)) };
         // By its name first, since it may have been replaced meanwhile.
         match File::open(&self.path) {
