@@ -25,8 +25,8 @@ use serde_json::json;
 
 /// Connections of somebody who asks for nothing.
 const IDLE: usize = 2_000;
-/// How long somebody who is slow is waited for, at the most.
-const SLOW: Duration = Duration::from_secs(15);
+/// How long somebody who is slow is waited for, at the most: 10 s for a header and as long for a body.
+const SLOW: Duration = Duration::from_secs(25);
 
 fn ready(client: &Client) {
     until("the page is there", PATIENCE, || {
