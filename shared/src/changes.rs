@@ -128,6 +128,18 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
     if old.heartbeat != new.heartbeat {
         keys.push("heartbeat".to_owned());
     }
+    match (&old.web, &new.web) {
+        (Some(was), Some(is)) => {
+            let differ = [
+                ("listen", was.listen != is.listen),
+                ("password", was.password != is.password),
+                ("token", was.token != is.token),
+            ];
+            keys.extend(differ.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("web.{key}")));
+        }
+        (was, is) if was != is => keys.push("web".to_owned()),
+        _ => {}
+    }
     keys
 }
 

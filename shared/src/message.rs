@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cage::Cage,
-    config::{AlertConfig, CameraConfig, DetectionConfig},
+    config::{AlertConfig, CameraConfig, DetectionConfig, WebConfig},
+    history::{History, Question},
+    media::ClipReport,
     model_state::ModelState,
     pcm::{Pcm, SAMPLE_RATE},
     secret::Secret,
+    status::Status,
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 8;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -33,6 +36,7 @@ pub enum Role {
     Capture,
     Infer,
     Sink,
+    Web,
 }
 
 impl Role {
@@ -42,6 +46,7 @@ impl Role {
             Role::Capture => "capture",
             Role::Infer => "infer",
             Role::Sink => "sink",
+            Role::Web => "web",
         }
     }
 }
@@ -86,7 +91,7 @@ pub enum FromWorker {
     /// Configured and able to work.
     Ready,
     /// From the working loop itself, at least every [`PROGRESS_INTERVAL`]: how much was done since the start
-    /// (capture: samples heard; infer: windows scored; sink: records handled).
+    /// (capture: samples heard; infer: windows scored; sink: records handled; web: rounds of its loop, two a second).
     Progress { done: u64 },
     /// capture: what the camera is doing now.
     Camera(CameraReport),
@@ -106,6 +111,22 @@ pub enum FromWorker {
     /// infer: the model that it has loaded, whatever its file held when it was asked for. Once, before
     /// [`FromWorker::Ready`].
     Loaded(ModelShape),
+    /// web: somebody wants to see the state; answered once, with the newest.
+    WantStatus,
+    /// web: a question about stored events. One at a time is answered; the newest of those that wait takes the place of
+    /// the others.
+    Question { ticket: u64, question: Question },
+    /// sink: what the store holds about the question of this number.
+    History { number: u64, history: History },
+    /// web: somebody wants to hear or see a camera. Answered by [`ToWorker::MediaOf`].
+    WantMedia { ticket: u64, camera: String },
+    /// sink: a camera's capture process shall keep its media from this time on (microseconds since 1970) in a file.
+    /// Comes with its descriptor.
+    OpenClip { clip: i64, camera: String, from_us: i64 },
+    /// sink: and end there.
+    CloseClip { clip: i64, camera: String, until_us: i64 },
+    /// capture: the file of a clip is complete, and nothing more will be written to it.
+    ClipClosed { clip: i64, report: ClipReport },
 }
 
 /// Everything that the supervisor tells a worker.
@@ -127,6 +148,28 @@ pub enum ToWorker {
     Heartbeat,
     /// Finish what is in hand, then exit with status 0. The socket stays open until then.
     Drain,
+    /// web: where to listen, and who may look.
+    ConfigureWeb(WebConfig),
+    /// web: the state now. Sent when it was asked for, some times a second at the most.
+    Status(Box<Status>),
+    /// web: an event was stored; whoever wants it asks for it.
+    Stored,
+    /// sink: a question about stored events, to be answered when there is nothing to store. A newer one takes its place.
+    Question { number: u64, question: Question },
+    /// web: the answer to its question.
+    History { ticket: u64, history: History },
+    /// capture: somebody wants the media ([`crate::media`]). Comes with the descriptor of a stream socket. A newer one
+    /// takes the place of an older one.
+    Media,
+    /// web: what it wanted. Comes with the descriptor of a stream socket where nothing speaks against it.
+    MediaOf { ticket: u64, why_not: Option<String> },
+    /// capture: to write media into a file, from this time on as far as it is still there, until it is told where to end
+    /// or has written `max_bytes`. Comes with the descriptor of the file, empty and open for reading and writing.
+    OpenClip { clip: i64, from_us: i64, max_bytes: u64 },
+    /// capture: to end a clip at this time.
+    CloseClip { clip: i64, until_us: i64 },
+    /// sink: what became of a clip.
+    ClipClosed { clip: i64, report: ClipReport },
 }
 
 /// State of a camera's stream, as its capture process sees it.

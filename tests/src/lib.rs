@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod audio;
+pub mod browser;
 pub mod chaos;
 pub mod gst_camera;
+pub mod http;
 pub mod package;
 pub mod processes;
 pub mod receiver;

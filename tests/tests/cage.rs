@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use nursery_shared::{cage::Guard, status::WorkerStatus};
 use nursery_tests::{
     audio,
+    http::free_port,
     rtsp_camera::{Codec, RtspCamera},
     service::{Service, binary, camera, config, find_camera, find_worker},
     temp_dir::TempDir,
@@ -47,6 +48,7 @@ fn as_root_every_worker_is_a_user_of_its_own_without_any_rights() {
     let cameras = [RtspCamera::start(Codec::L16), RtspCamera::start(Codec::L16)];
     let mut config = config([camera("crib", cameras[0].url()), camera("hall", cameras[1].url())], []);
     config["inference"]["workers"] = json!(2);
+    config["web"] = json!({"listen": format!("127.0.0.1:{}", free_port())});
     let service = Service::start(&config);
     service.wait_live(&["crib", "hall"]);
     let workers = caged(&service);
@@ -99,7 +101,9 @@ fn as_root_nothing_that_the_kernel_offers_is_missing_and_the_store_belongs_to_th
     if !is_root() {
         nursery_tests::skip!("needs root");
     }
-    let service = Service::start(&config([camera("crib", "synthetic:cry")], [json!({"type": "log"})]));
+    let mut config = config([camera("crib", "synthetic:cry")], [json!({"type": "log"})]);
+    config["web"] = json!({"listen": format!("127.0.0.1:{}", free_port())});
+    let service = Service::start(&config);
     service.wait_live(&["crib"]);
     let workers = caged(&service);
     for worker in &workers {

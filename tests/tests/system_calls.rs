@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use nursery_shared::{
     config::{CameraConfig, Config, from_json},
+    history::History,
     message::{
         CameraDetection, FromWorker, ModelShape, Record, RecordKind, SetAside, SinkConfig, ToWorker,
         WindowJob,
@@ -15,6 +16,7 @@ use nursery_shared::{
 };
 use nursery_tests::{
     audio,
+    http::{Client, free_port},
     receiver::Receiver,
     rtsp_camera::{Codec, RtspCamera},
     temp_dir::TempDir,
@@ -173,6 +175,31 @@ fn the_sink_makes_every_call_that_it_may_make() {
 }
 
 #[test]
+fn the_page_makes_every_call_that_it_may_make() {
+    let mut account = Account::default();
+    let port = free_port();
+    let config = configuration(&format!(
+        r#"{{"cameras": [{{"name": "crib", "source": "synthetic:cry"}}], "web": {{"listen": "127.0.0.1:{port}", "password": "open sesame"}}}}"#
+    ));
+    let mut worker = Traced::start("web", &ToWorker::ConfigureWeb(config.web.unwrap()));
+    let asking = std::thread::spawn(move || {
+        let client = Client::new(port);
+        assert_eq!(client.get("/app.js").status, 200);
+        // Tried by a thread of its own.
+        let inside = client.log_in("open sesame");
+        let mut stream = inside.stream("/api/stream").unwrap();
+        stream.wait_for("a ping", Duration::from_secs(20), |e| e.kind == "ping");
+        inside.get("/metrics").status
+    });
+    worker.wait_for(|m| matches!(m, FromWorker::Question { .. }).then_some(()));
+    worker.send(&ToWorker::History { ticket: 0, history: History::default() });
+    worker.wait_for(|m| matches!(m, FromWorker::WantStatus).then_some(()));
+    assert_eq!(asking.join().unwrap(), 200);
+    account.add(&Plan::web(), worker);
+    account.settle();
+}
+
+#[test]
 fn no_role_may_make_more_calls_than_promised() {
     let count = |lists: &[&str]| Policy::read(lists).unwrap().calls().len();
     assert!(count(&["infer"]) <= 25, "{}", count(&["infer"]));
@@ -187,6 +214,10 @@ fn no_role_may_make_more_calls_than_promised() {
     ] {
         let lists = [&["capture"], more].concat();
         assert!(count(&lists) <= 45, "{lists:?}: {}", count(&lists));
+    }
+    assert!(count(&["web"]) <= 40, "{}", count(&["web"]));
+    for call in ["socket", "bind", "listen", "connect", "openat", "open", "execve", "kill", "ptrace"] {
+        assert!(!Policy::read(&["web"]).unwrap().calls().contains(&call), "{call}");
     }
     let infer = Policy::read(&["infer"]).unwrap();
     for call in

@@ -10,3 +10,4 @@ pub mod link;
 pub mod logging;
 pub mod media;
 pub mod sink;
+pub mod web;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nursery_worker::{capture, detect, examine, infer, info, logging, sink};
+use nursery_worker::{capture, detect, examine, infer, info, logging, sink, web};
 
 #[derive(Parser)]
 #[command(name = "nursery-worker", version, about = "Worker processes of nursery; started by `nursery`.")]
@@ -20,6 +20,8 @@ enum RoleCommand {
     Infer,
     /// Stores events and delivers alerts (started by the supervisor)
     Sink,
+    /// Serves the page and the API (started by the supervisor)
+    Web,
     /// Runs the detector over recordings
     Detect(detect::Args),
     /// Prints stored events
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         RoleCommand::Capture => logging::run_role(capture::run),
         RoleCommand::Infer => logging::run_role(infer::run),
         RoleCommand::Sink => logging::run_role(sink::run),
+        RoleCommand::Web => logging::run_role(web::run),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
         RoleCommand::Quarantine(args) => sink::quarantine::run(args),

@@ -48,6 +48,12 @@ fn written_out(config: &Config) -> Option<String> {
             return Some(format!("alerts[{i}].{key}"));
         }
     }
+    let web = config.web.as_ref().map(|w| [("password", &w.password), ("token", &w.token)]);
+    for (key, secret) in web.into_iter().flatten() {
+        if secret.as_ref().is_some_and(|s| !stands_elsewhere(s.expose())) {
+            return Some(format!("web.{key}"));
+        }
+    }
     config.heartbeat.as_ref().is_some_and(|url| has_password(url.expose())).then(|| "heartbeat".to_owned())
 }
 
@@ -65,7 +71,12 @@ fn secret_files(config: &Config) -> impl Iterator<Item = (String, &str)> {
         .heartbeat
         .iter()
         .filter_map(|url| Some(("heartbeat".to_owned(), url.expose().strip_prefix("file:")?)));
-    cameras.chain(alerts).chain(heartbeat)
+    let web = config.web.iter().flat_map(|w| {
+        [("password", &w.password), ("token", &w.token)].into_iter().filter_map(|(key, secret)| {
+            Some((format!("web.{key}"), secret.as_ref()?.expose().strip_prefix("file:")?))
+        })
+    });
+    cameras.chain(alerts).chain(heartbeat).chain(web)
 }
 
 /// The mode of a regular file that everybody may read, and get at: what lies in root's home is nobody else's.
@@ -136,6 +147,9 @@ mod tests {
                 Some("alerts[0].command"),
             ),
             (free, r#", "heartbeat": "https://u:p@h/""#, Some("heartbeat")),
+            (free, r#", "web": {"password": "p"}"#, Some("web.password")),
+            (free, r#", "web": {"password": "env:P", "token": "t"}"#, Some("web.token")),
+            (free, r#", "web": {"password": "file:p"}"#, None),
         ] {
             assert_eq!(written(camera, rest).as_deref(), key, "{camera} {rest}");
         }

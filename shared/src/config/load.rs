@@ -228,6 +228,9 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     if let Some(url) = &mut config.heartbeat {
         validate_url(url, base).map_err(|e| format!("heartbeat: {e}"))?;
     }
+    if let Some(web) = &mut config.web {
+        web.validate(|secret| resolve(secret, base)).map_err(|(key, what)| format!("web.{key}: {what}"))?;
+    }
     for (i, alert) in config.alerts.iter_mut().enumerate() {
         validate_alert(alert, base).map_err(|(key, what)| format!("alerts[{i}].{key}: {what}"))?;
     }

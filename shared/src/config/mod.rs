@@ -5,6 +5,7 @@ mod load;
 mod reach;
 mod sensitivity;
 mod source;
+mod web;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ pub use load::{ConfigError, from_file, from_json, schema};
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
+pub use web::WebConfig;
 
 use crate::{control::PoolSize, secret::Secret};
 
@@ -43,6 +45,9 @@ pub struct Config {
     pub supervision: SupervisionConfig,
     #[serde(default)]
     pub control: ControlConfig,
+    /// A page and an API for browsers and scripts; nobody listens without this key.
+    #[serde(default)]
+    pub web: Option<WebConfig>,
 }
 
 /// Who may use the control socket. Root and the user that the service runs as always may.
@@ -92,12 +97,13 @@ pub struct UsersConfig {
     pub capture: Option<String>,
     pub infer: Option<String>,
     pub sink: Option<String>,
+    pub web: Option<String>,
 }
 
 impl UsersConfig {
     /// At least one is given.
     pub fn any(&self) -> bool {
-        self.capture.is_some() || self.infer.is_some() || self.sink.is_some()
+        self.capture.is_some() || self.infer.is_some() || self.sink.is_some() || self.web.is_some()
     }
 }
 

@@ -128,7 +128,7 @@ fn progress(w: &WorkerStatus) -> String {
     match w.role {
         // Samples: seconds of audio say more.
         Role::Capture => format!("{} s", w.progress / u64::from(nursery_shared::pcm::SAMPLE_RATE)),
-        Role::Infer | Role::Sink => w.progress.to_string(),
+        Role::Infer | Role::Sink | Role::Web => w.progress.to_string(),
     }
 }
 

@@ -21,6 +21,7 @@ mod snapshot;
 mod stagger;
 #[cfg(test)]
 mod tests;
+mod web;
 mod worker;
 
 use std::{
@@ -120,6 +121,8 @@ pub enum Action {
     Log { level: Level, text: String },
     /// The body of a stored event, for whoever watches.
     Show { json: String },
+    /// Queue a [`ToWorker::Status`] to a worker, with what the kernel knows.
+    ShowStatus { key: Key },
     /// Everything has stopped.
     Finished,
 }
@@ -193,6 +196,7 @@ pub struct Policy {
     latency: LatencyWindow,
     pool: pool::Sizer,
     heartbeat: heartbeat::Heartbeat,
+    web: web::Web,
     stopping: Option<operate::Stopping>,
     finished: bool,
     /// What is missing of the cages of a role, where that was logged.
@@ -241,6 +245,7 @@ impl Policy {
             quarantined: 0,
             latency: LatencyWindow::default(),
             heartbeat: heartbeat::Heartbeat::new(now),
+            web: web::Web::default(),
             stopping: None,
             finished: false,
             told_missing: BTreeSet::new(),
@@ -251,6 +256,7 @@ impl Policy {
         for camera in policy.config.cameras.clone() {
             policy.add_camera(camera);
         }
+        policy.begin_web();
         policy
     }
 
@@ -300,6 +306,7 @@ impl Policy {
         self.restart_next();
         self.dispatch();
         self.pump_ledger();
+        self.serve_web();
         self.progress_stop();
         std::mem::take(&mut self.actions)
     }
@@ -442,7 +449,11 @@ impl Policy {
             self.take_back(&name, &how, batch);
         }
         match role {
-            Role::Sink => self.ledger.sink_lost(),
+            Role::Sink => {
+                self.ledger.sink_lost();
+                self.question_lost();
+            }
+            Role::Web => self.web_lost(slot),
             Role::Capture => {
                 self.capture_gone(camera, &how, finished || asked_for);
                 if let Some(id) = camera {
@@ -451,7 +462,8 @@ impl Policy {
             }
             Role::Infer => {}
         }
-        if role == Role::Infer && self.workers.get(&slot).is_some_and(|w| !w.wanted) {
+        let passing = matches!(role, Role::Infer | Role::Web);
+        if passing && self.workers.get(&slot).is_some_and(|w| !w.wanted) {
             self.workers.remove(&slot);
         }
     }
@@ -508,7 +520,16 @@ impl Policy {
             }
             FromWorker::Event { json } if role == Role::Sink => {
                 self.actions.push(Action::Show { json });
+                self.tell_web_of_event();
                 Ok(())
+            }
+            FromWorker::History { number, history } if role == Role::Sink => self.on_history(number, history),
+            FromWorker::WantStatus if role == Role::Web => {
+                self.on_want_status(key.slot);
+                Ok(())
+            }
+            FromWorker::Question { ticket, question } if role == Role::Web => {
+                self.on_question(key.slot, ticket, question)
             }
             _ => Err(format!("said something that is not for role {} to say", role.as_str())),
         };
@@ -549,6 +570,11 @@ impl Policy {
             Role::Sink => {
                 self.sink_outdated = false;
                 ToWorker::ConfigureSink(self.sink_config())
+            }
+            Role::Web => {
+                // Without one it was told to go already.
+                let Some(configure) = self.web_configuration() else { return Ok(()) };
+                configure
             }
         };
         self.send(key.slot, configure);

@@ -107,7 +107,7 @@ impl Policy {
             .collect();
         if slots.is_empty() {
             let known = self.workers.values().map(|w| w.name.strip_prefix("capture:").unwrap_or(&w.name));
-            let hint = suggest::nearest(name, known.chain(["capture", "infer", "sink", "all"]))
+            let hint = suggest::nearest(name, known.chain(["capture", "infer", "sink", "web", "all"]))
                 .map_or_else(String::new, |n| format!(", did you mean {n:?}?"));
             return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle(false));
         }
@@ -185,6 +185,8 @@ impl Policy {
             self.log(Level::Info, "stopping".into());
             self.stopping = Some(Stopping { since: now, step: Step::Capture, step_since: now });
             self.dismiss_role(Role::Capture);
+            // Nobody waits for the page.
+            self.dismiss_role(Role::Web);
         }
         self.settle(false)
     }

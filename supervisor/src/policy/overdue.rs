@@ -33,6 +33,7 @@ impl Policy {
             self.stagger_deadline(),
             self.heartbeat_deadline(),
             self.offline_deadline(),
+            self.web_deadline(),
         ];
         workers.chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }

@@ -192,7 +192,7 @@ impl Policy {
             self.drain(slot);
         } else {
             worker.state = State::Stopped;
-            if worker.role == Role::Infer {
+            if matches!(worker.role, Role::Infer | Role::Web) {
                 self.workers.remove(&slot);
             }
         }

@@ -55,6 +55,9 @@ impl Policy {
         }
         self.reload_pool(&old, old_pool.1, model, &mut changes);
         self.reload_sink(&old, &mut changes);
+        if self.reload_web(&old) {
+            changes.restarted.push("web".into());
+        }
         if old.supervision.worker_memory_mb != self.config.supervision.worker_memory_mb {
             changes.notes.push(
                 "supervision.worker_memory_mb holds for processes that start from now on (nursery restart all)"

@@ -2,6 +2,7 @@
 
 mod changes;
 mod load;
+mod web;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,8 @@ struct World {
     reading: BTreeMap<String, bool>,
     log: Vec<String>,
     post_mortems: Vec<PostMortem>,
+    /// When the state was shown to the page.
+    looks: Vec<Time>,
     /// Those that hang: examinations never end by themselves.
     slow_examiner: bool,
     finished: bool,
@@ -98,6 +101,7 @@ impl World {
             reading: BTreeMap::new(),
             log: Vec::new(),
             post_mortems: Vec::new(),
+            looks: Vec::new(),
             slow_examiner: false,
             finished: false,
             obedient: true,
@@ -154,6 +158,10 @@ impl World {
                 }
                 Action::Log { text, .. } => self.log.push(text),
                 Action::Show { .. } => {}
+                Action::ShowStatus { key } => {
+                    self.name_of(key);
+                    self.looks.push(self.now);
+                }
                 Action::Finished => self.finished = true,
             }
         }

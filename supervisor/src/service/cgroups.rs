@@ -110,12 +110,13 @@ pub struct Ended {
 }
 
 /// Weight against other groups when processors are scarce: who hears, stores and tells goes before who judges, and one
-/// inference process serves many cameras.
+/// inference process serves many cameras. Who is only looked at comes last.
 fn weight(role: Role) -> u64 {
     match role {
         Role::Capture => 100,
         Role::Infer => 200,
         Role::Sink => 300,
+        Role::Web => 50,
     }
 }
 

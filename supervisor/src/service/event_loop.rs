@@ -16,7 +16,7 @@ use nix::{
 use nursery_shared::{
     cage::Guard,
     control::{Reply, Request},
-    message::{FromWorker, Role},
+    message::{FromWorker, Role, ToWorker},
     postmortem::Finding,
     timestamp,
 };
@@ -309,6 +309,14 @@ impl EventLoop {
                         let _ = watcher.try_send(json);
                     }
                 }
+                Action::ShowStatus { key } => {
+                    let status = Box::new(self.status());
+                    if let Some(process) = self.process(key)
+                        && let Err(why) = process.send(&ToWorker::Status(status))
+                    {
+                        self.events.push_back(Event::Broken { key, why });
+                    }
+                }
                 Action::Finished => self.finished = true,
             }
         }
@@ -325,7 +333,7 @@ impl EventLoop {
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
         let number = match role {
             Role::Sink => 0,
-            Role::Capture | Role::Infer => {
+            Role::Capture | Role::Infer | Role::Web => {
                 identity::free_number(|n| self.processes.values().any(|p| p.number == n))
             }
         };

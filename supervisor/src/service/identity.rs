@@ -45,7 +45,7 @@ impl Identity {
 pub struct Identities {
     base: u32,
     /// By role; `None`: one of the range.
-    named: [Option<Identity>; 3],
+    named: [Option<Identity>; 4],
 }
 
 impl Identities {
@@ -75,8 +75,12 @@ impl Identities {
             None => Ok(None),
         };
         let users = &config.users;
-        let named =
-            [find("capture", &users.capture)?, find("infer", &users.infer)?, find("sink", &users.sink)?];
+        let named = [
+            find("capture", &users.capture)?,
+            find("infer", &users.infer)?,
+            find("sink", &users.sink)?,
+            find("web", &users.web)?,
+        ];
         let map = read("/proc/self/uid_map");
         let base = match config.uid_base {
             Some(base) if is_mapped(&map, base) => base,
@@ -106,6 +110,7 @@ impl Identities {
             Role::Capture => self.named[0].is_none(),
             Role::Infer => self.named[1].is_none(),
             Role::Sink => self.named[2].is_none(),
+            Role::Web => self.named[3].is_none(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Identities {
             Role::Infer => (&self.named[1], number),
             // What it stores belongs to it, whatever its place is.
             Role::Sink => (&self.named[2], 0),
+            Role::Web => (&self.named[3], number),
         };
         named.clone().unwrap_or_else(|| {
             // Bounded by RANGE, and the whole range was found to be there.
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_worker_has_a_user_of_its_own_and_the_sink_always_the_same() {
-        let ids = Identities { base: 440_000, named: [None, None, None] };
+        let ids = Identities { base: 440_000, named: [None, None, None, None] };
         let uids: Vec<u32> = (1..20).map(|slot| ids.of(Role::Capture, slot).uid).collect();
         let different: std::collections::HashSet<_> = uids.iter().collect();
         assert_eq!(different.len(), uids.len());

@@ -8,7 +8,10 @@ use std::{
     rc::Rc,
 };
 
-use nursery_shared::message::SetAside;
+use nursery_shared::{
+    history::{History, Question},
+    message::SetAside,
+};
 use nursery_worker::sink::{
     camera::CameraState,
     store::{Batch, Mark, Pending, Storage, Store},
@@ -221,6 +224,14 @@ impl Storage for SimStore {
         match &self.real {
             Some(store) => Storage::counts(store),
             None => Ok(self.with(|m| (m.deliveries.len() as u64, m.delivered)).unwrap_or_default()),
+        }
+    }
+
+    fn history(&self, question: &Question) -> Result<History, String> {
+        match &self.real {
+            Some(store) => Storage::history(store, question),
+            // What people look at is no part of the model.
+            None => Ok(History::default()),
         }
     }
 

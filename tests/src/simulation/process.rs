@@ -49,6 +49,8 @@ pub enum Body {
     Capture(Capture),
     Infer(Infer),
     Sink(Box<Sink>),
+    /// Says that it works, and nothing else.
+    Web,
 }
 
 /// One process.
@@ -94,7 +96,7 @@ impl World {
         match role {
             Role::Capture => self.intensity.capture,
             Role::Infer => self.intensity.infer,
-            Role::Sink => self.intensity.sink,
+            Role::Sink | Role::Web => self.intensity.sink,
         }
     }
 
@@ -110,6 +112,7 @@ impl World {
             Role::Capture => Body::Capture(Capture::new(self.now)),
             Role::Infer => Body::Infer(Infer::default()),
             Role::Sink => Body::Sink(Box::default()),
+            Role::Web => Body::Web,
         };
         let process = Process {
             key,
@@ -215,7 +218,9 @@ impl World {
                     self.may_leave(key);
                 }
             }
-            ToWorker::ConfigureCapture { .. } | ToWorker::ConfigureInfer { .. } => {
+            ToWorker::ConfigureCapture { .. }
+            | ToWorker::ConfigureInfer { .. }
+            | ToWorker::ConfigureWeb(_) => {
                 if let Body::Infer(infer) = &mut process.body {
                     infer.model = Model::told(&message);
                     if infer.model.is_broken() {
@@ -232,6 +237,14 @@ impl World {
             ToWorker::Record { seq, record } => self.take_record(key, seq, record),
             // What it says of the service is checked by the policy's own tests.
             ToWorker::Heartbeat => {}
+            // Nobody looks, so nothing is asked.
+            ToWorker::Status(_) | ToWorker::Stored | ToWorker::Question { .. } | ToWorker::History { .. } => {
+            }
+            ToWorker::Media
+            | ToWorker::MediaOf { .. }
+            | ToWorker::OpenClip { .. }
+            | ToWorker::CloseClip { .. }
+            | ToWorker::ClipClosed { .. } => {}
         }
     }
 
@@ -239,7 +252,7 @@ impl World {
     pub(super) fn may_leave(&mut self, key: Key) {
         let Some(process) = self.working(key) else { return };
         let busy = match &process.body {
-            Body::Capture(_) => false,
+            Body::Capture(_) | Body::Web => false,
             Body::Infer(infer) => infer.is_busy(),
             Body::Sink(sink) => sink.is_busy(),
         };
@@ -325,6 +338,7 @@ impl World {
                     Role::Infer if !busy => Duration::from_secs(3600),
                     Role::Infer => Duration::from_secs(4),
                     Role::Sink => Duration::from_secs(11),
+                    Role::Web => Duration::from_secs(6),
                 };
                 self.hang(key, limit);
             }
@@ -363,7 +377,7 @@ impl World {
         let grace = Duration::from_secs(match (role, process.ready) {
             _ if going => 9,
             (_, false) => 22,
-            (Role::Capture, _) => 8,
+            (Role::Capture | Role::Web, _) => 8,
             (Role::Infer, _) => 6,
             (Role::Sink, _) => 13,
         });
@@ -385,7 +399,7 @@ impl World {
         let Some(process) = self.working(key) else { return };
         match process.role {
             Role::Capture => self.capture_beat(key),
-            Role::Infer => self.say(key, FromWorker::Progress { done: 1 }),
+            Role::Infer | Role::Web => self.say(key, FromWorker::Progress { done: 1 }),
             // Its working loop reports.
             Role::Sink => return self.sink_pass(key),
         }

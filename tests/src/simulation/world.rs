@@ -503,7 +503,8 @@ impl World {
                         self.note(format!("policy: {text}"));
                     }
                 }
-                Action::Show { .. } => {}
+                // Nobody looks.
+                Action::Show { .. } | Action::ShowStatus { .. } => {}
                 Action::Examine { key } => self.on_examine(key),
                 Action::PostMortem { post_mortem, .. } => {
                     if !self.post_mortems.insert(post_mortem.id.clone()) {

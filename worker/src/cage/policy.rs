@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("udp", include_str!("policy/udp.txt")),
     ("sink", include_str!("policy/sink.txt")),
     ("http", include_str!("policy/http.txt")),
+    ("web", include_str!("policy/web.txt")),
     ("program", include_str!("policy/program.txt")),
 ];
 

@@ -37,6 +37,11 @@ impl Plan {
         Self::with(Reach::default(), ["infer"])
     }
 
+    /// Of the page's process, whose socket listens already: no file, no connection to anybody, no other port.
+    pub fn web() -> Self {
+        Self::with(Reach::default(), ["web"])
+    }
+
     /// Of a capture process: its camera, and how to get there.
     pub fn capture(camera: &CameraConfig, source: &Source) -> Self {
         match source {

@@ -9,6 +9,7 @@ use std::{
 
 use nursery_shared::{
     config::DetectionConfig,
+    history::{History, Question},
     message::{CameraDetection, DeliveryReport, FromWorker, PROGRESS_INTERVAL, Record, RecordKind},
 };
 
@@ -203,6 +204,11 @@ impl<S: Storage> Keeper<S> {
     /// A process before this one stored this record and died before it could say so.
     fn is_known(&self, seq: u64) -> bool {
         self.begun.is_some_and(|mark| mark.run == self.run && seq <= mark.seq)
+    }
+
+    /// What the store holds, for people to look at.
+    pub fn history(&self, question: &Question) -> History {
+        self.store.history(question).unwrap_or_else(|e| History::failed(format!("store: {e}")))
     }
 
     /// The store takes what it is given, as far as is known.

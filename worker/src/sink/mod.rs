@@ -3,6 +3,7 @@
 
 pub mod camera;
 mod heartbeat;
+pub mod history;
 pub mod keeper;
 mod outbox;
 mod place;
@@ -26,6 +27,7 @@ use std::{
 };
 
 use nursery_shared::{
+    history::Question,
     message::{FromWorker, Role, SinkConfig, ToWorker},
     timestamp,
 };
@@ -103,6 +105,7 @@ pub fn run() -> Result<(), String> {
         calling: false,
         calls_failed: 0,
         outdated: None,
+        question: None,
     };
     sink.configure(config);
     sink.link.send(&cage.close(&plan)?)?;
@@ -179,6 +182,8 @@ struct Sink {
     calls_failed: u64,
     /// In the place of this file, which deliveries take, there is another.
     outdated: Option<&'static Path>,
+    /// What somebody wants to know of the store.
+    question: Option<(u64, Question)>,
 }
 
 fn now() -> Now {
@@ -220,6 +225,11 @@ impl Sink {
                 let path = path.display();
                 return Err(format!("{path}: was replaced, and the new one is out of reach: begins anew"));
             }
+            // Whoever looks waits for what is to be stored, and never the other way round.
+            if let Some((number, question)) = self.question.take() {
+                let history = self.keeper.history(&question);
+                self.link.send(&FromWorker::History { number, history })?;
+            }
             if self.keeper.must_report(now()) {
                 self.report()?;
             }
@@ -240,6 +250,9 @@ impl Sink {
             Input::Message(ToWorker::Record { seq, record }) => self.keeper.take(seq, record),
             Input::Message(ToWorker::ConfigureSink(config)) => self.configure(config),
             Input::Message(ToWorker::Heartbeat) => self.call(),
+            Input::Message(ToWorker::Question { number, question }) => {
+                self.question = Some((number, question))
+            }
             Input::Message(ToWorker::Drain) => self.draining = Some(Instant::now()),
             Input::Message(_) => {
                 return Some(Err("the supervisor sent a message that is not for this role".into()));

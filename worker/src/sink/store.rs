@@ -7,10 +7,14 @@ use std::{
     time::Duration,
 };
 
-use nursery_shared::{message::SetAside, timestamp};
+use nursery_shared::{
+    history::{History, Question},
+    message::SetAside,
+    timestamp,
+};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{camera::CameraState, quarantine, vfs};
+use super::{camera::CameraState, history, quarantine, vfs};
 
 /// File name inside the store's directory.
 pub const FILE: &str = "nursery.sqlite";
@@ -121,6 +125,8 @@ pub trait Storage {
     fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String>;
     /// Deliveries still owed, and those ever confirmed.
     fn counts(&self) -> Result<(u64, u64), String>;
+    /// Stored alerts, for people to look at.
+    fn history(&self, question: &Question) -> Result<History, String>;
     /// Removes what is too old to keep.
     fn purge(&mut self, receivers: &[String]) -> Result<(), String>;
     /// Keeps a window that was set aside, for study. Where that fails it is gone: the rest must not wait for it.
@@ -154,6 +160,10 @@ impl Storage for Store {
 
     fn counts(&self) -> Result<(u64, u64), String> {
         Store::counts(self).map_err(|e| e.to_string())
+    }
+
+    fn history(&self, question: &Question) -> Result<History, String> {
+        history::answer(&self.db, question).map_err(|e| e.to_string())
     }
 
     fn purge(&mut self, receivers: &[String]) -> Result<(), String> {

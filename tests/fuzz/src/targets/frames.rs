@@ -8,6 +8,7 @@ use nursery_shared::{
     cage::{Cage, Guard},
     codec, config,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
+    history::{From, History, Question, StoredEvent},
     message::{
         CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, Lost, ModelShape, Record,
         RecordKind, Role, SinkConfig, StreamState, ToWorker, WindowJob, WindowScores,
@@ -206,7 +207,23 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Event { json: r#"{"type":"cry.started"}"#.into() },
         FromWorker::Caged(cage),
         FromWorker::Loaded(model()),
+        FromWorker::WantStatus,
+        FromWorker::Question { ticket: 3, question: question() },
+        FromWorker::History {
+            number: 4,
+            history: History {
+                events: vec![StoredEvent { id: 9, json: r#"{"type":"cry.started"}"#.into() }],
+                newest: 12,
+                next: Some(9),
+                error: None,
+            },
+        },
+        FromWorker::History { number: 5, history: History::failed("store: locked") },
     ]
+}
+
+fn question() -> Question {
+    Question { from: From::After(7), since_us: Some(5), camera: Some("crib".into()), limit: 50 }
 }
 
 fn model() -> ModelShape {
@@ -224,7 +241,7 @@ fn to_worker() -> Vec<ToWorker> {
     let text = r#"{"cameras": [{"name": "crib", "source": "rtsps://u:p@192.0.2.10/s", "tls_fingerprint":
         "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff", "threshold": 0.4}],
         "alerts": [{"type": "webhook", "url": "http://127.0.0.1:9/x", "secret": "whsec_AAAA", "timeout_s": 5},
-        {"type": "exec", "command": "say cry"}, {"type": "log"}]}"#;
+        {"type": "exec", "command": "say cry"}, {"type": "log"}], "web": {"password": "open sesame"}}"#;
     let config = config::from_json(text, std::path::Path::new("")).expect("a valid configuration");
     let model = model();
     let job = |id| WindowJob { id, state: vec![9; 24].into(), pcm: Pcm::from_f32(&[0.25; 16]) };
@@ -251,6 +268,10 @@ fn to_worker() -> Vec<ToWorker> {
     messages.extend([
         ToWorker::ConfigureInfer { model: Some("/m.safetensors".into()), threads: 2 },
         ToWorker::ConfigureInfer { model: None, threads: 1 },
+        ToWorker::ConfigureWeb(config.web.clone().unwrap_or_default()),
+        ToWorker::Stored,
+        ToWorker::Question { number: 1, question: question() },
+        ToWorker::History { ticket: 2, history: History::default() },
         ToWorker::ConfigureSink(sink),
         ToWorker::Batch { batch: 3, windows: vec![job(1), job(2)] },
         ToWorker::Record { seq: 1, record: record(scores) },

@@ -6,6 +6,7 @@ mod deb;
 mod figures;
 mod latency;
 mod mttr;
+mod screenshots;
 mod simulate;
 
 use std::{
@@ -39,6 +40,8 @@ enum Task {
     Latency(latency::Args),
     /// Time from SIGKILL of a worker to the first progress of its replacement
     Mttr(mttr::Args),
+    /// Pictures of the page at the size of a phone and of a desk, in a real browser
+    Screenshots(screenshots::Args),
     /// Runs seeds of the simulator: years of faults under a virtual clock
     Simulate(simulate::Args),
     /// Violence: hurts everything of a running service for --minutes N and holds what was played against what was told
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
                 true
             }
         }
+        Task::Screenshots(args) => build() && screenshots::run(&args),
         Task::Simulate(args) => simulate::run(&args),
         Task::Chaos(args) => build() && chaos::run(&args),
         Task::Deb => build() && deb::run(),

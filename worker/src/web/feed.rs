@@ -1,0 +1,208 @@
+//! The way from the supervisor to what is shown: asks for the state while somebody looks, and for events when there are
+//! new ones; gets answers of the store for others.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use nursery_shared::{
+    history::{From, History, MAX_EVENTS, Question},
+    message::{FromWorker, ToWorker},
+};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::{
+    QUEUE,
+    hub::{Hub, KEPT},
+};
+use crate::link::Outbox;
+
+/// How long the supervisor has to show the state before it is asked again.
+const STATUS: Duration = Duration::from_secs(2);
+/// How long the store has to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often the store is asked for events although nobody spoke of any: a sink may die between storing and saying so.
+const LOOK: Duration = Duration::from_secs(10);
+/// Wait after a question that was not answered.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Whoever wants something of the store waits in a queue of this length.
+const WAITING: usize = 16;
+/// Questions that one request may take, of 2,000 rows each.
+const QUESTIONS: usize = 10;
+
+/// The channel to the supervisor, and who waits for what.
+pub struct Feed {
+    outbox: Outbox,
+    hub: Arc<Hub>,
+    /// Who asked the question that is under way.
+    asked: Mutex<Option<(u64, oneshot::Sender<History>)>>,
+    tickets: AtomicU64,
+    /// One question at a time.
+    turn: Semaphore,
+    queue: Semaphore,
+    stored: Notify,
+}
+
+/// Why events cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoEvents {
+    /// Too many ask.
+    Busy,
+    /// One line.
+    Failed(String),
+}
+
+/// Some events, in the order that was asked for.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub events: Vec<nursery_shared::history::StoredEvent>,
+    /// Where to go on, if there may be more.
+    pub next: Option<i64>,
+}
+
+impl Feed {
+    /// Nothing is known yet.
+    pub fn new(outbox: Outbox, hub: Arc<Hub>) -> Self {
+        Self {
+            outbox,
+            hub,
+            asked: Mutex::new(None),
+            tickets: AtomicU64::new(0),
+            turn: Semaphore::new(1),
+            queue: Semaphore::new(WAITING),
+            stored: Notify::new(),
+        }
+    }
+
+    /// Takes in what the supervisor says.
+    ///
+    /// # Errors
+    /// One line: that is not for this role.
+    pub fn take(&self, message: ToWorker) -> Result<(), String> {
+        match message {
+            ToWorker::Status(status) => self.hub.set_status(*status),
+            ToWorker::Stored => self.stored.notify_one(),
+            ToWorker::History { ticket, history } => {
+                let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((_, answer)) = asked.take_if(|(waiting, _)| *waiting == ticket) {
+                    let _ = answer.send(history);
+                }
+            }
+            _ => return Err("the supervisor sent a message that is not for this role".into()),
+        }
+        Ok(())
+    }
+
+    /// Keeps the state up to date while somebody wants it; the supervisor sets the pace. Ends when it is gone.
+    pub async fn keep_status(&self) {
+        let mut changes = self.hub.subscribe();
+        loop {
+            self.hub.wanted().await;
+            let version = self.hub.status_version();
+            if self.outbox.send_newest(&FromWorker::WantStatus, QUEUE).is_err() {
+                return;
+            }
+            let shown =
+                async { while self.hub.status_version() == version && changes.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(STATUS, shown).await;
+        }
+    }
+
+    /// Keeps the newest events here. Ends never.
+    pub async fn keep_events(&self) {
+        while let Err(e) = self.fill().await {
+            tracing::debug!("events: {e:?}");
+            tokio::time::sleep(AGAIN).await;
+        }
+        loop {
+            let _ = tokio::time::timeout(LOOK, self.stored.notified()).await;
+            while let Err(e) = self.catch_up().await {
+                tracing::debug!("events: {e:?}");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+
+    /// The newest events there are.
+    async fn fill(&self) -> Result<(), NoEvents> {
+        let mut found = VecDeque::new();
+        let mut from = i64::MAX;
+        while found.len() < KEPT {
+            let history = self.ask(question(From::Before(from), MAX_EVENTS)).await?;
+            history.events.into_iter().for_each(|event| found.push_front(event));
+            match history.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        let surplus = found.len().saturating_sub(KEPT);
+        self.hub.add_events(&found.make_contiguous()[surplus..]);
+        Ok(())
+    }
+
+    /// Those that were stored since.
+    async fn catch_up(&self) -> Result<(), NoEvents> {
+        loop {
+            let newest = self.hub.newest();
+            let history = self.ask(question(From::After(newest), MAX_EVENTS)).await?;
+            if history.newest < newest {
+                // The store was moved aside, and another one begun.
+                self.hub.begin_anew();
+                return self.fill().await;
+            }
+            self.hub.add_events(&history.events);
+            if history.next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stored events before the number `before`, newest first, for somebody who waits.
+    pub async fn events(
+        &self,
+        before: i64,
+        camera: Option<String>,
+        since_us: Option<i64>,
+        limit: usize,
+    ) -> Result<Page, NoEvents> {
+        let _place = self.queue.try_acquire().map_err(|_| NoEvents::Busy)?;
+        let mut page = Page { events: Vec::new(), next: Some(before) };
+        for _ in 0..QUESTIONS {
+            let (Some(from), left) = (page.next, limit - page.events.len()) else { break };
+            if left == 0 {
+                break;
+            }
+            let limit = u32::try_from(left).unwrap_or(MAX_EVENTS).min(MAX_EVENTS);
+            let question = Question { from: From::Before(from), since_us, camera: camera.clone(), limit };
+            let history = self.ask(question).await?;
+            page.events.extend(history.events);
+            page.next = history.next;
+        }
+        Ok(page)
+    }
+
+    async fn ask(&self, question: Question) -> Result<History, NoEvents> {
+        let failed = |why: &str| NoEvents::Failed(why.to_owned());
+        let _turn = self.turn.acquire().await.map_err(|_| failed("this process is about to end"))?;
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some((ticket, answer));
+        self.outbox
+            .send_newest(&FromWorker::Question { ticket, question }, QUEUE)
+            .map_err(NoEvents::Failed)?;
+        match tokio::time::timeout(ANSWER, answered).await {
+            Ok(Ok(History { error: Some(why), .. })) => Err(NoEvents::Failed(why)),
+            Ok(Ok(history)) => Ok(history),
+            Ok(Err(_)) | Err(_) => Err(failed("the store does not answer")),
+        }
+    }
+}
+
+fn question(from: From, limit: u32) -> Question {
+    Question { from, since_us: None, camera: None, limit }
+}

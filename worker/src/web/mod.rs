@@ -1,0 +1,127 @@
+//! Role `web`: the page and the API, for browsers and scripts. Off the way of alerts: it is told the state when somebody
+//! looks, and asks the store through the supervisor for what happened; nobody waits for it. One thread serves everybody.
+
+mod connections;
+mod doorman;
+mod feed;
+mod hub;
+mod metrics;
+pub mod routes;
+mod stream;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use nursery_shared::message::{FromWorker, Role, ToWorker};
+
+use crate::{
+    cage::{Cage, roles::Plan},
+    link::{self, Inbox, Outbox},
+};
+use connections::Connections;
+use doorman::Doorman;
+use feed::Feed;
+use hub::Hub;
+use routes::Site;
+
+/// How often the loop that serves says that it does.
+const PROGRESS: Duration = Duration::from_millis(500);
+/// Messages that may wait for the supervisor; then the oldest gives way.
+const QUEUE: usize = 64;
+
+/// Runs until the supervisor drains this process or is gone.
+pub fn run() -> Result<(), String> {
+    let opened = link::open(Role::Web)?;
+    let mut cage = Cage::enter(opened.supervisor());
+    let config = match opened.configuration()? {
+        Some(ToWorker::ConfigureWeb(config)) => config,
+        Some(ToWorker::Drain) | None => return Ok(()),
+        Some(_) => return Err("the supervisor's first message was not a configuration".into()),
+    };
+    // The only socket that this process will ever open by itself; nobody is taken in before the cage is closed.
+    let listener = listen(&config.listen)?;
+    let plan = Plan::web();
+    cage.confine(&plan);
+    let (inbox, outbox) = opened.start()?;
+    let doorman = Arc::new(Doorman::new(&config)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .map_err(|e| format!("cannot start the serving runtime: {e}"))?;
+    let hub = Arc::new(Hub::default());
+    let feed = Arc::new(Feed::new(outbox.clone(), Arc::clone(&hub)));
+    let connections = Arc::new(Connections::default());
+    let address = config.address().ok_or("web.listen: expected ADDRESS:PORT")?;
+    let site = Arc::new(Site::new(Arc::clone(&hub), Arc::clone(&feed), doorman, Arc::clone(&connections)));
+    let listener = {
+        let _inside = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)
+            .map_err(|e| format!("web.listen: {address}: the socket cannot be watched: {e}"))?
+    };
+    outbox.send(&cage.close(&plan)?)?;
+    outbox.send(&FromWorker::Ready)?;
+    tracing::info!("the page is at http://{address}/");
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let reader = Arc::clone(&feed);
+    std::thread::Builder::new()
+        .name("inbox".into())
+        .spawn(move || {
+            let _ = ended.send(read_loop(inbox, &reader));
+        })
+        .map_err(|e| format!("cannot start the reading thread: {e}"))?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = end => outcome.unwrap_or_else(|_| Err("the reading thread is gone".into())),
+            never = serve(listener, &connections, &site) => never,
+            never = report(&outbox) => never,
+            () = feed.keep_status() => Ok(()),
+            () = feed.keep_events() => Ok(()),
+        }
+    });
+    hub.close();
+    // Whoever still looks is not waited for, nor is a password that is still being tried.
+    runtime.shutdown_background();
+    outbox.flush();
+    outcome
+}
+
+/// Listens at ADDRESS:PORT, where a process before this one may have left connections that are about to end.
+fn listen(address: &str) -> Result<TcpListener, String> {
+    let failed = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::PermissionDenied => format!(
+            "web.listen: {address}: {e}: ports below 1024 are root's, take a greater one, or a reverse proxy"
+        ),
+        _ => format!("web.listen: {address}: {e}: give another address or port"),
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn read_loop(mut inbox: Inbox, feed: &Feed) -> Result<(), String> {
+    loop {
+        match inbox.recv() {
+            Ok(Some(ToWorker::Drain) | None) => return Ok(()),
+            Ok(Some(message)) => feed.take(message)?,
+            Err(e) => return Err(format!("frame from the supervisor: {e}")),
+        }
+    }
+}
+
+async fn serve(
+    listener: tokio::net::TcpListener,
+    connections: &Arc<Connections>,
+    site: &Arc<Site>,
+) -> Result<(), String> {
+    connections.serve(listener, site).await
+}
+
+/// Says that requests are answered, from the loop that answers them, whether there are any or not.
+async fn report(outbox: &Outbox) -> Result<(), String> {
+    let mut done = 0;
+    loop {
+        outbox.send_newest(&FromWorker::Progress { done }, QUEUE)?;
+        done += 1;
+        tokio::time::sleep(PROGRESS).await;
+    }
+}
