@@ -118,6 +118,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
             ("detection", value(serde_json::to_value(config.detection))),
             ("supervision", value(serde_json::to_value(&config.supervision))),
             ("control", value(serde_json::to_value(&config.control))),
+            ("clips", value(serde_json::to_value(config.clips))),
         ]
     };
     let mut keys = Vec::new();

@@ -4,6 +4,7 @@
 
 pub mod cage;
 pub mod changes;
+pub mod clip;
 pub mod codec;
 pub mod config;
 pub mod control;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cage::Cage,
-    config::{AlertConfig, CameraConfig, DetectionConfig, WebConfig},
+    clip::Found,
+    config::{AlertConfig, CameraConfig, ClipsConfig, DetectionConfig, WebConfig},
     history::{History, Question},
     media::ClipReport,
     model_state::ModelState,
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -128,6 +129,11 @@ pub enum FromWorker {
     CloseClip { clip: i64, camera: String, until_us: i64 },
     /// capture: the file of a clip is complete, and nothing more will be written to it.
     ClipClosed { clip: i64, report: ClipReport },
+    /// web: somebody wants the clip of an event. One at a time is answered; the newest of those that wait takes the place
+    /// of the others.
+    WantClip { ticket: u64, event_id: String },
+    /// sink: what there is of the event that was asked for under this number; with the descriptor of its file.
+    ClipOf { number: u64, found: Found },
 }
 
 /// Everything that the supervisor tells a worker.
@@ -171,19 +177,29 @@ pub enum ToWorker {
     CloseClip { clip: i64, until_us: i64 },
     /// sink: what became of a clip.
     ClipClosed { clip: i64, report: ClipReport },
+    /// sink: somebody wants the clip of an event, when there is nothing to store.
+    WantClip { number: u64, event_id: String },
+    /// web: what there is of it; with the descriptor of its file.
+    ClipOf { ticket: u64, found: Found },
 }
 
 impl FromWorker {
     /// An open file or socket comes with it.
     pub fn brings_descriptor(&self) -> bool {
-        matches!(self, Self::OpenClip { .. })
+        matches!(self, Self::OpenClip { .. } | Self::ClipOf { found: Found::Clip(_), .. })
     }
 }
 
 impl ToWorker {
     /// An open file or socket comes with it.
     pub fn brings_descriptor(&self) -> bool {
-        matches!(self, Self::Media | Self::MediaOf { why_not: None, .. } | Self::OpenClip { .. })
+        matches!(
+            self,
+            Self::Media
+                | Self::MediaOf { why_not: None, .. }
+                | Self::OpenClip { .. }
+                | Self::ClipOf { found: Found::Clip(_), .. }
+        )
     }
 }
 
@@ -334,6 +350,8 @@ pub struct SinkConfig {
     pub cameras: Vec<CameraDetection>,
     /// The URL that is called at each [`ToWorker::Heartbeat`].
     pub heartbeat: Option<Secret>,
+    /// With `enabled` decided.
+    pub clips: ClipsConfig,
 }
 
 /// Detection settings of one camera.

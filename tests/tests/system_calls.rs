@@ -140,6 +140,7 @@ fn the_sink_makes_every_call_that_it_may_make() {
             detection: config.detection,
             cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
             heartbeat: config.heartbeat.clone(),
+            clips: config.clips,
         };
         let plan = Plan::sink(&sink, dir.path(), false);
         let mut worker = Traced::start("sink", &ToWorker::ConfigureSink(sink));

@@ -231,6 +231,7 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     if let Some(web) = &mut config.web {
         web.validate(|secret| resolve(secret, base)).map_err(|(key, what)| format!("web.{key}: {what}"))?;
     }
+    config.clips.validate().map_err(|(key, what)| format!("clips.{key}: {what}"))?;
     for (i, alert) in config.alerts.iter_mut().enumerate() {
         validate_alert(alert, base).map_err(|(key, what)| format!("alerts[{i}].{key}: {what}"))?;
     }

@@ -1,5 +1,6 @@
 //! The configuration file: its shape, its defaults and what is allowed in it. Reading it is in [`load`].
 
+mod clips;
 mod exposure;
 mod load;
 mod reach;
@@ -10,6 +11,7 @@ mod web;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use clips::ClipsConfig;
 pub use load::{ConfigError, from_file, from_json, schema};
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
@@ -48,6 +50,8 @@ pub struct Config {
     /// A page and an API for browsers and scripts; nobody listens without this key.
     #[serde(default)]
     pub web: Option<WebConfig>,
+    #[serde(default)]
+    pub clips: ClipsConfig,
 }
 
 /// Who may use the control socket. Root and the user that the service runs as always may.

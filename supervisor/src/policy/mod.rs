@@ -8,6 +8,7 @@
 
 mod backoff;
 mod camera;
+mod clips;
 mod dispatch;
 mod heartbeat;
 mod ledger;
@@ -201,6 +202,7 @@ pub struct Policy {
     heartbeat: heartbeat::Heartbeat,
     web: web::Web,
     media: media::Media,
+    clips: clips::Clips,
     stopping: Option<operate::Stopping>,
     finished: bool,
     /// What is missing of the cages of a role, where that was logged.
@@ -251,6 +253,7 @@ impl Policy {
             heartbeat: heartbeat::Heartbeat::new(now),
             web: web::Web::default(),
             media: media::Media::default(),
+            clips: clips::Clips::default(),
             stopping: None,
             finished: false,
             told_missing: BTreeSet::new(),
@@ -458,8 +461,12 @@ impl Policy {
                 self.ledger.sink_lost();
                 self.question_lost();
                 self.clips_orphaned();
+                self.clip_answers_lost();
             }
-            Role::Web => self.web_lost(slot),
+            Role::Web => {
+                self.web_lost(slot);
+                self.clip_seekers_lost();
+            }
             Role::Capture => {
                 self.clips_lost(slot);
                 self.capture_gone(camera, &how, finished || asked_for);
@@ -549,6 +556,10 @@ impl Policy {
                 self.on_close_clip(clip, &camera, until_us);
                 Ok(())
             }
+            FromWorker::WantClip { ticket, event_id } if role == Role::Web => {
+                self.on_want_clip(ticket, event_id)
+            }
+            FromWorker::ClipOf { number, found } if role == Role::Sink => self.on_clip_of(number, found),
             FromWorker::ClipClosed { clip, report } if role == Role::Capture => {
                 self.on_clip_closed(key.slot, clip, report);
                 Ok(())
@@ -699,6 +710,7 @@ impl Policy {
             alerts: self.config.alerts.clone(),
             detection: self.config.detection,
             heartbeat: self.config.heartbeat.clone(),
+            clips: self.config.clips.decided(self.config.web.is_some()),
             cameras: self
                 .config
                 .cameras

@@ -1,6 +1,7 @@
 //! The policy under a virtual clock: a small world of workers that do what each test makes them do.
 
 mod changes;
+mod clips;
 mod load;
 mod media;
 mod web;

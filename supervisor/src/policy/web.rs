@@ -67,11 +67,11 @@ impl Policy {
         self.config.web.clone().map(ToWorker::ConfigureWeb)
     }
 
-    fn runs(&self, slot: u32) -> bool {
+    pub(super) fn runs(&self, slot: u32) -> bool {
         self.workers.get(&slot).is_some_and(|w| w.state == State::Running)
     }
 
-    fn tell_web(&mut self, message: ToWorker) {
+    pub(super) fn tell_web(&mut self, message: ToWorker) {
         if let Some(slot) = self.web.slot.filter(|slot| self.runs(*slot)) {
             self.send(slot, message);
         }

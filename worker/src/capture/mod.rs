@@ -3,6 +3,7 @@
 //! source's own task, which reports through a bounded channel.
 
 mod backoff;
+pub mod clips;
 mod clock;
 mod exec;
 mod file;

@@ -2,6 +2,7 @@
 //! reads from the supervisor; one runs the deliveries, which may be slow. What is decided is in [`keeper`].
 
 pub mod camera;
+pub mod clips;
 mod heartbeat;
 pub mod history;
 pub mod keeper;
@@ -27,6 +28,7 @@ use std::{
 };
 
 use nursery_shared::{
+    clip::Found,
     history::Question,
     message::{FromWorker, Role, SinkConfig, ToWorker},
     timestamp,
@@ -36,6 +38,7 @@ use crate::{
     cage::{Cage, files, roles::Plan},
     link::{self, Inbox, Outbox as Link},
 };
+use clips::Clips;
 use heartbeat::Heartbeat;
 use keeper::{Keeper, Now};
 use receiver::{Attempt, Receiver};
@@ -91,6 +94,7 @@ pub fn run() -> Result<(), String> {
     cage.confine(&plan);
     let (mut inbox, link) = opened.start()?;
     let store = Store::open_as(Path::new(place::HERE), directory)?;
+    let clips = Clips::new(Path::new(place::HERE)).inspect_err(|e| tracing::error!("clips: none are kept: {e}"));
     let (sender, inputs) = sync_channel(QUEUE);
     let jobs = start_deliveries(sender.clone())?;
     let mut sink = Sink {
@@ -106,6 +110,8 @@ pub fn run() -> Result<(), String> {
         calls_failed: 0,
         outdated: None,
         question: None,
+        clips: clips.ok(),
+        clip_wanted: None,
     };
     sink.configure(config);
     sink.link.send(&cage.close(&plan)?)?;
@@ -184,6 +190,10 @@ struct Sink {
     outdated: Option<&'static Path>,
     /// What somebody wants to know of the store.
     question: Option<(u64, Question)>,
+    /// Clips of events; `None` where they cannot be kept.
+    clips: Option<Clips>,
+    /// Somebody wants the clip of this event.
+    clip_wanted: Option<(u64, String)>,
 }
 
 fn now() -> Now {
@@ -230,6 +240,7 @@ impl Sink {
                 let history = self.keeper.history(&question);
                 self.link.send(&FromWorker::History { number, history })?;
             }
+            self.tend_clips()?;
             if self.keeper.must_report(now()) {
                 self.report()?;
             }
@@ -252,6 +263,14 @@ impl Sink {
             Input::Message(ToWorker::Heartbeat) => self.call(),
             Input::Message(ToWorker::Question { number, question }) => {
                 self.question = Some((number, question))
+            }
+            Input::Message(ToWorker::WantClip { number, event_id }) => {
+                self.clip_wanted = Some((number, event_id));
+            }
+            Input::Message(ToWorker::ClipClosed { clip, report }) => {
+                if let Some(clips) = &mut self.clips {
+                    clips.on_closed(clip, report, Instant::now());
+                }
             }
             Input::Message(ToWorker::Drain) => self.draining = Some(Instant::now()),
             Input::Message(_) => {
@@ -318,12 +337,42 @@ impl Sink {
         if wants_sound && !sound::BUILT_IN {
             tracing::warn!("alerts of type sound: nursery-worker was built without the feature `sound`");
         }
+        if let Some(clips) = &mut self.clips {
+            clips.configure(config.clips);
+        }
         let ids = self.receivers.keys().cloned().collect();
         self.keeper.configure(config.run, config.detection, config.cameras, ids, now());
     }
 
     fn store_waiting(&mut self) -> Result<(), String> {
-        self.keeper.store_waiting(now()).iter().try_for_each(|message| self.link.send(message))
+        for message in self.keeper.store_waiting(now()) {
+            self.link.send(&message)?;
+            if let (FromWorker::Event { json }, Some(clips)) = (&message, &mut self.clips)
+                && let Some(said) = clips.on_alert(json, Instant::now())
+            {
+                self.say(said)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, (message, descriptor): clips::Said) -> Result<(), String> {
+        match descriptor {
+            Some(descriptor) => self.link.send_with(&message, descriptor),
+            None => self.link.send(&message),
+        }
+    }
+
+    /// Whatever is due of the clips, and what somebody wants of them.
+    fn tend_clips(&mut self) -> Result<(), String> {
+        let due = self.clips.as_mut().map(|clips| clips.tick(Instant::now())).unwrap_or_default();
+        due.into_iter().try_for_each(|said| self.say(said))?;
+        let Some((number, event_id)) = self.clip_wanted.take() else { return Ok(()) };
+        let (found, file) = match &self.clips {
+            Some(clips) => clips.find(&event_id),
+            None => (Found::Failed("clips cannot be kept, see the log".into()), None),
+        };
+        self.say((FromWorker::ClipOf { number, found }, file))
     }
 
     fn start_due(&mut self) {

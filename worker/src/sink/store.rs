@@ -14,7 +14,7 @@ use nursery_shared::{
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{camera::CameraState, history, quarantine, vfs};
+use super::{camera::CameraState, clips, history, quarantine, vfs};
 
 /// File name inside the store's directory.
 pub const FILE: &str = "nursery.sqlite";
@@ -48,7 +48,7 @@ const MIGRATIONS: &[&str] = &["
     -- Survives the removal of old rows.
     CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
     INSERT INTO totals VALUES ('delivered', 0);
-"];
+", clips::table::SCHEMA];
 
 /// Rows of these ages are removed once a day.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 86_400);

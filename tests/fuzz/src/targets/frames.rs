@@ -275,6 +275,7 @@ fn to_worker() -> Vec<ToWorker> {
         detection: config.detection,
         cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
         heartbeat: Some(nursery_shared::secret::Secret::new("https://example.org/ping")),
+        clips: config::ClipsConfig::default(),
     };
     let configure =
         config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture { camera, model: model.clone() });

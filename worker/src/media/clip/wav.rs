@@ -13,6 +13,7 @@ const ALAW: u16 = 6;
 const ULAW: u16 = 7;
 /// Where the lengths stand in what [`header`] makes.
 const RIFF_SIZE: u64 = 4;
+const FRAME: u64 = 32;
 const SAMPLES: u64 = 46;
 const TIME: usize = 58;
 const DATA_SIZE: u64 = 70;
@@ -116,18 +117,21 @@ pub fn look(begin: &[u8], bytes: u64) -> Option<Sound> {
     (bytes < u64::from(UNKNOWN)).then_some(Sound { from_us, duration_us, bytes })
 }
 
-/// Puts the lengths into a file of `sound.bytes` bytes, which [`look`] has found to be one of this module.
+/// Puts the lengths into a file of so many bytes, which [`look`] has found to be one of this module.
 ///
 /// # Errors
 /// Those of the file.
-pub fn finish(file: &File, sound: &Sound, begin: &[u8]) -> io::Result<()> {
-    let data = sound.bytes - HEADER as u64;
-    // Chunks have even lengths; where the sound is odd, whoever reads it does without the filling byte at the very end.
-    let put = |value: u64, at: u64| file.write_all_at(&(value as u32).to_le_bytes(), at);
-    let frame = begin.get(32..34).map_or(1, |b| u64::from(u16::from_le_bytes([b[0], b[1]])).max(1));
+pub fn finish(file: &File, bytes: u64) -> io::Result<()> {
+    let mut frame = [0; 2];
+    file.read_exact_at(&mut frame, FRAME)?;
+    let frame = u64::from(u16::from_le_bytes(frame)).max(1);
+    let data = bytes.saturating_sub(HEADER as u64);
+    let put = |value: u64, at: u64| {
+        file.write_all_at(&u32::try_from(value).unwrap_or(UNKNOWN).to_le_bytes(), at)
+    };
     put(data / frame, SAMPLES)?;
     put(data, DATA_SIZE)?;
-    put(sound.bytes - 8, RIFF_SIZE)
+    put(bytes.saturating_sub(8), RIFF_SIZE)
 }
 
 #[cfg(test)]

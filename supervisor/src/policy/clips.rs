@@ -1,0 +1,71 @@
+//! Files of clips on their way from the sink to `web`: one question at a time, which costs the sink a look at its store and
+//! the opening of a file.
+
+use nursery_shared::{
+    clip::{Found, is_event_id},
+    message::ToWorker,
+};
+
+use super::Policy;
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(super) struct Clips {
+    /// What waits for its turn, with the number that `web` gave it.
+    waiting: Option<(u64, String)>,
+    /// What the sink was asked: our number, and that of `web`.
+    asked: Option<(u64, u64)>,
+    next_number: u64,
+}
+
+impl Policy {
+    pub(super) fn on_want_clip(&mut self, ticket: u64, event_id: String) -> Result<(), String> {
+        if !is_event_id(&event_id) {
+            return Err("asked for a clip of no event".into());
+        }
+        self.clips.waiting = Some((ticket, event_id));
+        self.ask_for_clip();
+        Ok(())
+    }
+
+    fn ask_for_clip(&mut self) {
+        if self.clips.asked.is_some() {
+            return;
+        }
+        let Some((ticket, event_id)) = self.clips.waiting.take() else { return };
+        if !self.runs(self.sink) {
+            let found = Found::Failed("the store is not within reach at the moment".into());
+            return self.tell_web(ToWorker::ClipOf { ticket, found });
+        }
+        let number = self.clips.next_number;
+        self.clips.next_number += 1;
+        self.clips.asked = Some((number, ticket));
+        self.send(self.sink, ToWorker::WantClip { number, event_id });
+    }
+
+    pub(super) fn on_clip_of(&mut self, number: u64, found: Found) -> Result<(), String> {
+        match self.clips.asked.take_if(|(asked, _)| *asked == number) {
+            Some((_, ticket)) => self.tell_web(ToWorker::ClipOf { ticket, found }),
+            // Whoever asked is gone.
+            None if number < self.clips.next_number => {}
+            None => return Err(format!("answered for clip {number}, which it was never asked for")),
+        }
+        self.ask_for_clip();
+        Ok(())
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn clip_seekers_lost(&mut self) {
+        self.clips.waiting = None;
+        self.clips.asked = None;
+    }
+
+    /// The sink is gone, with what it was asked.
+    pub(super) fn clip_answers_lost(&mut self) {
+        if let Some((_, ticket)) = self.clips.asked.take() {
+            let found = Found::Failed("the store is not within reach at the moment".into());
+            self.tell_web(ToWorker::ClipOf { ticket, found });
+        }
+        self.ask_for_clip();
+    }
+}
