@@ -2,6 +2,7 @@
 //! live capture process and the offline detector.
 
 pub mod decode;
+pub mod fmp4;
 pub mod g711;
 pub mod level;
 pub mod mono;
