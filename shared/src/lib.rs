@@ -1,12 +1,13 @@
 //! What nursery's processes have in common: frames and their codec, messages, configuration, the control
 //! protocol, and the shapes that people script against.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cage;
 pub mod changes;
 pub mod codec;
 pub mod config;
 pub mod control;
+pub mod descriptors;
 pub mod frame;
 pub mod history;
 pub mod line;

@@ -120,9 +120,10 @@ pub enum FromWorker {
     History { number: u64, history: History },
     /// web: somebody wants to hear or see a camera. Answered by [`ToWorker::MediaOf`].
     WantMedia { ticket: u64, camera: String },
-    /// sink: a camera's capture process shall keep its media from this time on (microseconds since 1970) in a file.
-    /// Comes with its descriptor.
-    OpenClip { clip: i64, camera: String, from_us: i64 },
+    /// sink: a camera's capture process shall keep its media from this time on (microseconds since 1970) in a file of
+    /// so many bytes at the most. Comes with its descriptor, see [`ToWorker::OpenClip`]. Answered by
+    /// [`ToWorker::ClipClosed`] in any case, at the latest when the capture process is gone.
+    OpenClip { clip: i64, camera: String, from_us: i64, max_bytes: u64 },
     /// sink: and end there.
     CloseClip { clip: i64, camera: String, until_us: i64 },
     /// capture: the file of a clip is complete, and nothing more will be written to it.
@@ -132,8 +133,9 @@ pub enum FromWorker {
 /// Everything that the supervisor tells a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// capture: whom to listen to and how to cut windows.
-    ConfigureCapture { camera: CameraConfig, model: ModelShape },
+    /// capture: whom to listen to and how to cut windows. It remembers the encoded media of the last `remember_s` seconds
+    /// for clips; 0: there are none.
+    ConfigureCapture { camera: CameraConfig, model: ModelShape, remember_s: u32 },
     /// infer: which model (`None`: the embedded one).
     ConfigureInfer { model: Option<String>, threads: u32 },
     /// sink: where to store, whom to tell, what counts as an event. May come again at a reload.
@@ -166,10 +168,24 @@ pub enum ToWorker {
     /// capture: to write media into a file, from this time on as far as it is still there, until it is told where to end
     /// or has written `max_bytes`. Comes with the descriptor of the file, empty and open for reading and writing.
     OpenClip { clip: i64, from_us: i64, max_bytes: u64 },
-    /// capture: to end a clip at this time.
+    /// capture: to end a clip at this time, or now where that is past.
     CloseClip { clip: i64, until_us: i64 },
     /// sink: what became of a clip.
     ClipClosed { clip: i64, report: ClipReport },
+}
+
+impl FromWorker {
+    /// An open file or socket comes with it.
+    pub fn brings_descriptor(&self) -> bool {
+        matches!(self, Self::OpenClip { .. })
+    }
+}
+
+impl ToWorker {
+    /// An open file or socket comes with it.
+    pub fn brings_descriptor(&self) -> bool {
+        matches!(self, Self::Media | Self::MediaOf { why_not: None, .. } | Self::OpenClip { .. })
+    }
 }
 
 /// State of a camera's stream, as its capture process sees it.

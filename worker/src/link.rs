@@ -3,14 +3,15 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Write},
-    os::fd::{FromRawFd, OwnedFd},
+    io::{self, Read, Write},
+    os::fd::{AsFd, FromRawFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use interprocess::{local_socket::traits::Stream as _, os::unix::uds_local_socket::Stream};
+use nix::sys::socket::MsgFlags;
 use nursery_shared::{
-    VERSION,
+    VERSION, descriptors,
     frame::{self, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
     message::{FromWorker, PROTOCOL, Role, ToWorker, WORKER_FD},
 };
@@ -22,9 +23,37 @@ const QUEUE: usize = 1024;
 pub struct Inbox(Arc<Stream>);
 
 impl Inbox {
-    /// The next message; `None` when the supervisor is gone. Blocks.
+    /// The next message; `None` when the supervisor is gone. Blocks. A descriptor that comes with it is lost.
     pub fn recv(&mut self) -> Result<Option<ToWorker>, FrameError> {
         frame::read_frame(&mut &*self.0, MAX_TO_WORKER)
+    }
+
+    /// For roles that are sent descriptors.
+    pub fn with_descriptors(self) -> WideInbox {
+        WideInbox { stream: self.0, waiting: VecDeque::new() }
+    }
+}
+
+/// The receiving half, where descriptors come too.
+pub struct WideInbox {
+    stream: Arc<Stream>,
+    /// Those whose frames are not whole yet.
+    waiting: VecDeque<OwnedFd>,
+}
+
+impl WideInbox {
+    /// The next message, and what came with it; `None` when the supervisor is gone. Blocks. Where too many are under way
+    /// one may come without its descriptor.
+    pub fn recv(&mut self) -> Result<Option<(ToWorker, Option<OwnedFd>)>, FrameError> {
+        let Some(message) = frame::read_frame::<ToWorker>(self, MAX_TO_WORKER)? else { return Ok(None) };
+        let descriptor = if message.brings_descriptor() { self.waiting.pop_front() } else { None };
+        Ok(Some((message, descriptor)))
+    }
+}
+
+impl Read for WideInbox {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(descriptors::receive(self.stream.as_fd(), bytes, &mut self.waiting, MsgFlags::empty())?)
     }
 }
 
@@ -49,6 +78,8 @@ struct State {
 struct Item {
     frame: Vec<u8>,
     droppable: bool,
+    /// Goes with its first byte.
+    descriptor: Option<OwnedFd>,
 }
 
 impl Outbox {
@@ -65,7 +96,18 @@ impl Outbox {
         while state.queue.len() >= QUEUE && !state.closed {
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        push(&self.0, state, Item { frame, droppable: false })
+        push(&self.0, state, Item { frame, droppable: false, descriptor: None })
+    }
+
+    /// As [`Outbox::send`], of a message that brings a descriptor.
+    pub fn send_with(&self, message: &FromWorker, descriptor: OwnedFd) -> Result<(), String> {
+        debug_assert!(message.brings_descriptor());
+        let frame = encode(message)?;
+        let mut state = self.lock();
+        while state.queue.len() >= QUEUE && !state.closed {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        push(&self.0, state, Item { frame, droppable: false, descriptor: Some(descriptor) })
     }
 
     /// Queues a message of which only the newest `limit` matter: the oldest of its kind gives way. Never
@@ -80,7 +122,7 @@ impl Outbox {
             state.droppable -= 1;
             dropped += 1;
         }
-        push(&self.0, state, Item { frame, droppable: true }).map(|()| dropped)
+        push(&self.0, state, Item { frame, droppable: true, descriptor: None }).map(|()| dropped)
     }
 
     /// Messages that wait to be written.
@@ -203,7 +245,7 @@ fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
         state.writing = true;
         outbox.0.changed.notify_all();
         drop(state);
-        let result = (&*stream).write_all(&item.frame);
+        let result = write(&stream, &item);
         let mut state = outbox.lock();
         state.writing = false;
         if result.is_err() {
@@ -215,4 +257,18 @@ fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
             return;
         }
     }
+}
+
+fn write(mut stream: &Stream, item: &Item) -> io::Result<()> {
+    let mut sent = 0;
+    if let Some(descriptor) = &item.descriptor {
+        sent = loop {
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            match descriptors::send_with(stream.as_fd(), &item.frame, descriptor.as_fd(), flags) {
+                Err(nix::errno::Errno::EINTR) => {}
+                outcome => break outcome?,
+            }
+        };
+    }
+    stream.write_all(&item.frame[sent..])
 }

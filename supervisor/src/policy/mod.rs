@@ -11,6 +11,7 @@ mod camera;
 mod dispatch;
 mod heartbeat;
 mod ledger;
+mod media;
 mod obituary;
 mod operate;
 mod overdue;
@@ -105,8 +106,10 @@ pub enum Event {
 pub enum Action {
     /// Start a process; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
     Spawn { key: Key, role: Role, name: String },
-    /// Queue a message to a worker.
+    /// Queue a message to a worker; one that brings a descriptor goes with that of the message that is being handled.
     Send { key: Key, message: Box<ToWorker> },
+    /// Make a socket, and tell both of it: [`ToWorker::Media`], [`ToWorker::MediaOf`].
+    Connect { camera: Key, viewer: Key, ticket: u64 },
     /// Find out, without waiting, what a worker that hangs is doing; answered by [`Event::Examined`]. Over at the
     /// latest when it is killed.
     Examine { key: Key },
@@ -197,6 +200,7 @@ pub struct Policy {
     pool: pool::Sizer,
     heartbeat: heartbeat::Heartbeat,
     web: web::Web,
+    media: media::Media,
     stopping: Option<operate::Stopping>,
     finished: bool,
     /// What is missing of the cages of a role, where that was logged.
@@ -246,6 +250,7 @@ impl Policy {
             latency: LatencyWindow::default(),
             heartbeat: heartbeat::Heartbeat::new(now),
             web: web::Web::default(),
+            media: media::Media::default(),
             stopping: None,
             finished: false,
             told_missing: BTreeSet::new(),
@@ -452,9 +457,11 @@ impl Policy {
             Role::Sink => {
                 self.ledger.sink_lost();
                 self.question_lost();
+                self.clips_orphaned();
             }
             Role::Web => self.web_lost(slot),
             Role::Capture => {
+                self.clips_lost(slot);
                 self.capture_gone(camera, &how, finished || asked_for);
                 if let Some(id) = camera {
                     self.finish_camera(id);
@@ -531,6 +538,21 @@ impl Policy {
             FromWorker::Question { ticket, question } if role == Role::Web => {
                 self.on_question(key.slot, ticket, question)
             }
+            FromWorker::WantMedia { ticket, camera } if role == Role::Web => {
+                self.on_want_media(key, ticket, &camera);
+                Ok(())
+            }
+            FromWorker::OpenClip { clip, camera, from_us, max_bytes } if role == Role::Sink => {
+                self.on_open_clip(clip, &camera, from_us, max_bytes)
+            }
+            FromWorker::CloseClip { clip, camera, until_us } if role == Role::Sink => {
+                self.on_close_clip(clip, &camera, until_us);
+                Ok(())
+            }
+            FromWorker::ClipClosed { clip, report } if role == Role::Capture => {
+                self.on_clip_closed(key.slot, clip, report);
+                Ok(())
+            }
             _ => Err(format!("said something that is not for role {} to say", role.as_str())),
         };
         if let Err(crime) = crime {
@@ -557,7 +579,7 @@ impl Policy {
             Role::Capture => {
                 let Some(camera) = camera.and_then(|id| self.cameras.get(&id)) else { return Ok(()) };
                 let model = ModelShape::clone(&self.model.shape);
-                ToWorker::ConfigureCapture { camera: camera.config.clone(), model }
+                ToWorker::ConfigureCapture { camera: camera.config.clone(), model, remember_s: 0 }
             }
             Role::Infer => {
                 let Some(worker) = self.workers.get(&key.slot) else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 mod changes;
 mod load;
+mod media;
 mod web;
 
 use std::{
@@ -34,6 +35,8 @@ struct World {
     post_mortems: Vec<PostMortem>,
     /// When the state was shown to the page.
     looks: Vec<Time>,
+    /// Who was given a camera's media.
+    connected: Vec<(String, u64)>,
     /// Those that hang: examinations never end by themselves.
     slow_examiner: bool,
     finished: bool,
@@ -102,6 +105,7 @@ impl World {
             log: Vec::new(),
             post_mortems: Vec::new(),
             looks: Vec::new(),
+            connected: Vec::new(),
             slow_examiner: false,
             finished: false,
             obedient: true,
@@ -161,6 +165,11 @@ impl World {
                 Action::ShowStatus { key } => {
                     self.name_of(key);
                     self.looks.push(self.now);
+                }
+                Action::Connect { camera, viewer, ticket } => {
+                    assert_eq!(self.name_of(viewer), "web");
+                    let camera = self.name_of(camera);
+                    self.connected.push((camera, ticket));
                 }
                 Action::Finished => self.finished = true,
             }

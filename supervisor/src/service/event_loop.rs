@@ -4,14 +4,20 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::Read,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+    },
 };
 use nursery_shared::{
     cage::Guard,
@@ -134,6 +140,10 @@ pub struct EventLoop {
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
     events: VecDeque<Event>,
+    /// Of those messages among the events that bring one, in their order.
+    descriptors: VecDeque<OwnedFd>,
+    /// That of the message that is being handled.
+    passing: Option<OwnedFd>,
     /// A request that waits for a look at its model, and whether HUP came meanwhile.
     pub(super) tryout: Option<Tryout>,
     pub(super) reload_again: bool,
@@ -196,6 +206,8 @@ impl EventLoop {
             notifier,
             more: Vec::new(),
             events: VecDeque::new(),
+            descriptors: VecDeque::new(),
+            passing: None,
             tryout: None,
             reload_again: false,
             abandoned: Vec::new(),
@@ -259,9 +271,14 @@ impl EventLoop {
     fn handle_events(&mut self) {
         while let Some(event) = self.events.pop_front() {
             let (now, wall_us) = Self::now();
+            self.passing = match &event {
+                Event::Message { message, .. } if message.brings_descriptor() => self.descriptors.pop_front(),
+                _ => None,
+            };
             let actions = self.policy.handle(now, wall_us, event);
             self.perform(actions);
         }
+        self.passing = None;
     }
 
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
@@ -269,12 +286,10 @@ impl EventLoop {
             match action {
                 Action::Spawn { key, role, name } => self.spawn(key, role, name),
                 Action::Send { key, message } => {
-                    if let Some(process) = self.process(key)
-                        && let Err(why) = process.send(&message)
-                    {
-                        self.events.push_back(Event::Broken { key, why });
-                    }
+                    let descriptor = if message.brings_descriptor() { self.passing.take() } else { None };
+                    self.send(key, &message, descriptor);
                 }
+                Action::Connect { camera, viewer, ticket } => self.connect(camera, viewer, ticket),
                 Action::Examine { key } => self.examine(key),
                 Action::PostMortem { key, mut post_mortem } => {
                     if let Some(remains) = self.remains.take_if(|r| r.key == key) {
@@ -311,13 +326,32 @@ impl EventLoop {
                 }
                 Action::ShowStatus { key } => {
                     let status = Box::new(self.status());
-                    if let Some(process) = self.process(key)
-                        && let Err(why) = process.send(&ToWorker::Status(status))
-                    {
-                        self.events.push_back(Event::Broken { key, why });
-                    }
+                    self.send(key, &ToWorker::Status(status), None);
                 }
                 Action::Finished => self.finished = true,
+            }
+        }
+    }
+
+    fn send(&mut self, key: Key, message: &ToWorker, descriptor: Option<OwnedFd>) {
+        if let Some(process) = self.process(key)
+            && let Err(why) = process.send(message, descriptor)
+        {
+            self.events.push_back(Event::Broken { key, why });
+        }
+    }
+
+    /// Gives a capture process and who wants its media an end each of a socket of their own.
+    fn connect(&mut self, camera: Key, viewer: Key, ticket: u64) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        match socketpair(AddressFamily::Unix, SockType::Stream, None, flags) {
+            Ok((from, to)) => {
+                self.send(camera, &ToWorker::Media, Some(from));
+                self.send(viewer, &ToWorker::MediaOf { ticket, why_not: None }, Some(to));
+            }
+            Err(e) => {
+                let why_not = Some(format!("no socket could be made: {e}"));
+                self.send(viewer, &ToWorker::MediaOf { ticket, why_not }, None);
             }
         }
     }
@@ -359,7 +393,7 @@ impl EventLoop {
             if inside == Some(false) {
                 tracing::warn!("{name}: is not in its control group; it has only the limits of a process");
             }
-            let process = Process::new(key, name, spawned, inside == Some(true));
+            let process = Process::new(key, name, role, spawned, inside == Some(true));
             let tokens = [Token::Exit(key.slot), Token::Socket(key.slot), Token::Output(key.slot)];
             for (fd, token) in process.descriptors().into_iter().zip(tokens) {
                 self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.encode()))?;
@@ -504,7 +538,7 @@ impl EventLoop {
         let key = process.key;
         let mut messages = Vec::new();
         let outcome = process.read(&mut messages);
-        for message in &mut messages {
+        for (message, _) in &mut messages {
             if let FromWorker::Caged(cage) = message {
                 // What a worker cannot know itself.
                 let why = self.quarters.groups.as_ref().err();
@@ -518,19 +552,29 @@ impl EventLoop {
                 );
             }
         }
-        self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
+        self.take(key, messages);
         match outcome {
             Read1::Idle => {}
             Read1::More => self.more.push(slot),
             Read1::Bad(why) => self.events.push_back(Event::Broken { key, why }),
             Read1::End => {
                 // Usually its exit is reported in a moment, and tells more.
-                process.ended_at = Some(Instant::now());
-                let _ = self.epoll.delete(process.socket.as_fd());
+                if let Some(process) = self.processes.get_mut(&slot) {
+                    process.ended_at = Some(Instant::now());
+                    let _ = self.epoll.delete(process.socket.as_fd());
+                }
             }
         }
         // In order with what else this worker's actions bring about.
         self.handle_events();
+    }
+
+    /// What a worker said is to be handled next, with what came with it.
+    fn take(&mut self, key: Key, messages: Vec<(FromWorker, Option<OwnedFd>)>) {
+        for (message, descriptor) in messages {
+            self.descriptors.extend(descriptor);
+            self.events.push_back(Event::Message { key, message });
+        }
     }
 
     fn read_output(&mut self, slot: u32) {
@@ -558,7 +602,7 @@ impl EventLoop {
             }
         }
         process.finish_output(timestamp::monotonic_us());
-        self.events.extend(messages.into_iter().map(|message| Event::Message { key, message }));
+        self.take(key, messages);
         self.events.push_back(Event::Exited { key, exit: ended.exit });
         self.end_examination(key);
         self.remains = self.processes.remove(&slot).map(|process| process.into_remains(ended));

@@ -1,6 +1,7 @@
 //! One running worker process as the loop sees it: its socket, its output, its pidfd.
 
 use std::{
+    collections::VecDeque,
     io::{self, PipeReader, Read},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
@@ -21,8 +22,9 @@ use nix::{
     unistd::Pid,
 };
 use nursery_shared::{
+    descriptors,
     frame::{self, FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
-    message::{FromWorker, ToWorker},
+    message::{FromWorker, Role, ToWorker},
     postmortem::{Finding, PostMortem},
 };
 
@@ -53,6 +55,12 @@ pub struct Process {
     incoming: FrameBuffer,
     outgoing: Vec<u8>,
     sent: usize,
+    /// Descriptors that travel with the byte at this place of `outgoing`.
+    passengers: VecDeque<(usize, OwnedFd)>,
+    /// Descriptors that came, and whose frames are not whole yet.
+    arrived: VecDeque<OwnedFd>,
+    /// It may send descriptors.
+    brings: bool,
     lines: Lines,
     /// It may be read from; see backpressure in the policy.
     pub reading: bool,
@@ -144,7 +152,7 @@ pub enum Read1 {
 }
 
 impl Process {
-    pub fn new(key: Key, name: String, spawned: Spawned, in_group: bool) -> Self {
+    pub fn new(key: Key, name: String, role: Role, spawned: Spawned, in_group: bool) -> Self {
         Self {
             key,
             child: spawned.child,
@@ -154,6 +162,9 @@ impl Process {
             incoming: FrameBuffer::new(MAX_FROM_WORKER),
             outgoing: Vec::new(),
             sent: 0,
+            passengers: VecDeque::new(),
+            arrived: VecDeque::new(),
+            brings: role == Role::Sink,
             lines: Lines::new(name),
             reading: true,
             ended_at: None,
@@ -167,17 +178,23 @@ impl Process {
     }
 
     /// Reads what is there, within the quota, and decodes it into `messages`.
-    pub fn read(&mut self, messages: &mut Vec<FromWorker>) -> Read1 {
+    pub fn read(&mut self, messages: &mut Vec<(FromWorker, Option<OwnedFd>)>) -> Read1 {
         let mut bytes = [0; 64 << 10];
         let mut quota = READ_QUOTA;
         loop {
-            if let Err(e) = self.decode(messages) {
-                return Read1::Bad(format!("sent a bad frame: {e}"));
+            if let Err(why) = self.decode(messages) {
+                return Read1::Bad(why);
             }
             if quota == 0 {
                 return Read1::More;
             }
-            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            let received = if self.brings {
+                let (socket, flags) = (self.socket.as_fd(), MsgFlags::MSG_DONTWAIT);
+                descriptors::receive(socket, &mut bytes, &mut self.arrived, flags)
+            } else {
+                recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)
+            };
+            match received {
                 Ok(0) => return Read1::End,
                 Ok(n) => {
                     quota = quota.saturating_sub(n);
@@ -190,24 +207,33 @@ impl Process {
         }
     }
 
-    fn decode(&mut self, messages: &mut Vec<FromWorker>) -> Result<(), FrameError> {
-        while let Some(message) = self.incoming.next_frame()? {
-            messages.push(message);
+    fn decode(&mut self, messages: &mut Vec<(FromWorker, Option<OwnedFd>)>) -> Result<(), String> {
+        let bad = |e: FrameError| format!("sent a bad frame: {e}");
+        while let Some(message) = self.incoming.next_frame::<FromWorker>().map_err(bad)? {
+            let descriptor = match message.brings_descriptor() {
+                true => Some(self.arrived.pop_front().ok_or("sent a message without its descriptor")?),
+                false => None,
+            };
+            messages.push((message, descriptor));
         }
         Ok(())
     }
 
-    /// Queues a message and writes as much as the socket takes.
-    pub fn send(&mut self, message: &ToWorker) -> Result<(), String> {
+    /// Queues a message, with what comes with it, and writes as much as the socket takes.
+    pub fn send(&mut self, message: &ToWorker, descriptor: Option<OwnedFd>) -> Result<(), String> {
         if self.outgoing.len() - self.sent > MAX_WAITING {
             return Err("does not read what it is sent".into());
         }
         if self.sent > 0 && self.sent * 2 > self.outgoing.len() {
             self.outgoing.drain(..self.sent);
+            // All that wait are of bytes that were not sent.
+            self.passengers.iter_mut().for_each(|(place, _)| *place -= self.sent);
             self.sent = 0;
         }
+        let place = self.outgoing.len();
         frame::encode_frame(message, MAX_TO_WORKER, &mut self.outgoing)
             .map_err(|e| format!("cannot be told: {e}"))?;
+        self.passengers.extend(descriptor.map(|descriptor| (place, descriptor)));
         self.flush();
         Ok(())
     }
@@ -216,9 +242,29 @@ impl Process {
     pub fn flush(&mut self) {
         while self.sent < self.outgoing.len() {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.socket.as_raw_fd(), &self.outgoing[self.sent..], flags) {
-                Ok(n) => self.sent += n,
+            let on_board = self.passengers.front().is_some_and(|(place, _)| *place <= self.sent);
+            // Up to the next byte that takes somebody along.
+            let end =
+                self.passengers.get(usize::from(on_board)).map_or(self.outgoing.len(), |(place, _)| *place);
+            let bytes = &self.outgoing[self.sent..end];
+            let outcome = match self.passengers.front().filter(|_| on_board) {
+                Some((_, descriptor)) => {
+                    descriptors::send_with(self.socket.as_fd(), bytes, descriptor.as_fd(), flags)
+                }
+                None => send(self.socket.as_raw_fd(), bytes, flags),
+            };
+            match outcome {
+                Ok(n) => {
+                    self.sent += n;
+                    if on_board {
+                        self.passengers.pop_front();
+                    }
+                }
                 Err(Errno::EINTR) => {}
+                // Too many are on their way already: its message goes without, which the other end can tell.
+                Err(Errno::ETOOMANYREFS) if on_board => {
+                    self.passengers.pop_front();
+                }
                 Err(_) => return,
             }
         }

@@ -504,7 +504,7 @@ impl World {
                     }
                 }
                 // Nobody looks.
-                Action::Show { .. } | Action::ShowStatus { .. } => {}
+                Action::Show { .. } | Action::ShowStatus { .. } | Action::Connect { .. } => {}
                 Action::Examine { key } => self.on_examine(key),
                 Action::PostMortem { post_mortem, .. } => {
                     if !self.post_mortems.insert(post_mortem.id.clone()) {

@@ -9,6 +9,7 @@ use nursery_shared::{
     codec, config,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     history::{From, History, Question, StoredEvent},
+    media::ClipReport,
     message::{
         CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, Lost, ModelShape, Record,
         RecordKind, Role, SinkConfig, StreamState, ToWorker, WindowJob, WindowScores,
@@ -219,6 +220,19 @@ fn from_worker() -> Vec<FromWorker> {
             },
         },
         FromWorker::History { number: 5, history: History::failed("store: locked") },
+        FromWorker::WantMedia { ticket: 5, camera: "crib".into() },
+        FromWorker::OpenClip { clip: 7, camera: "crib".into(), from_us: 1, max_bytes: 2 },
+        FromWorker::CloseClip { clip: 7, camera: "crib".into(), until_us: 3 },
+        FromWorker::ClipClosed {
+            clip: 7,
+            report: ClipReport {
+                from_us: 1,
+                until_us: 2,
+                bytes: 3,
+                video: true,
+                error: Some("no space".into()),
+            },
+        },
     ]
 }
 
@@ -262,8 +276,11 @@ fn to_worker() -> Vec<ToWorker> {
         cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
         heartbeat: Some(nursery_shared::secret::Secret::new("https://example.org/ping")),
     };
-    let configure =
-        config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture { camera, model: model.clone() });
+    let configure = config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture {
+        camera,
+        model: model.clone(),
+        remember_s: 30,
+    });
     let mut messages: Vec<ToWorker> = configure.collect();
     messages.extend([
         ToWorker::ConfigureInfer { model: Some("/m.safetensors".into()), threads: 2 },
