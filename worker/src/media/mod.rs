@@ -3,6 +3,7 @@
 
 pub mod clip;
 pub mod decode;
+pub mod fmp4;
 pub mod g711;
 pub mod level;
 pub mod mono;
