@@ -133,8 +133,9 @@ pub enum FromWorker {
 /// Everything that the supervisor tells a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// capture: whom to listen to and how to cut windows.
-    ConfigureCapture { camera: CameraConfig, model: ModelShape },
+    /// capture: whom to listen to and how to cut windows. It remembers the encoded media of the last `remember_s` seconds
+    /// for clips; 0: there are none.
+    ConfigureCapture { camera: CameraConfig, model: ModelShape, remember_s: u32 },
     /// infer: which model (`None`: the embedded one).
     ConfigureInfer { model: Option<String>, threads: u32 },
     /// sink: where to store, whom to tell, what counts as an event. May come again at a reload.

@@ -73,7 +73,7 @@ fn camera(json: &str) -> CameraConfig {
 
 fn listen(account: &mut Account, camera: &CameraConfig, windows: usize) {
     let plan = Plan::capture(camera, &camera.source.parse().unwrap());
-    let configure = ToWorker::ConfigureCapture { camera: camera.clone(), model: shape() };
+    let configure = ToWorker::ConfigureCapture { camera: camera.clone(), model: shape(), remember_s: 0 };
     let mut worker = Traced::start("capture", &configure);
     for _ in 0..windows {
         worker.wait_for(|m| matches!(m, FromWorker::Window(_)).then_some(()));

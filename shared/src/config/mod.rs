@@ -125,6 +125,9 @@ pub struct CameraConfig {
     /// rtsp: how media travels.
     #[serde(default)]
     pub transport: Transport,
+    /// rtsp: when the camera is asked for its pictures too. Crying is heard without.
+    #[serde(default)]
+    pub video: VideoUse,
     /// rtsp: user name, where it is not in the URL.
     #[serde(default)]
     pub username: Option<String>,
@@ -151,6 +154,18 @@ pub struct CameraConfig {
     /// Overrides `detection.sustained_s` for this camera.
     #[serde(default)]
     pub sustained_s: Option<f64>,
+}
+
+/// When a camera is asked for pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VideoUse {
+    /// While somebody looks.
+    #[default]
+    OnDemand,
+    /// With the sound from the beginning, for cameras that take one connection only.
+    Always,
+    Never,
 }
 
 fn yes() -> bool {

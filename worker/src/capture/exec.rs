@@ -211,14 +211,14 @@ mod tests {
     use super::*;
 
     async fn events_of(command: &str, done: impl Fn(&[SourceEvent]) -> bool) -> Vec<SourceEvent> {
-        let (link, mut events, stop) = SourceLink::new();
+        let (link, mut events, controls) = SourceLink::new();
         let command = command.to_owned();
         let task = tokio::spawn(async move { run(&command, &link).await });
         let mut got = Vec::new();
         while !done(&got) {
             got.push(timeout(Duration::from_secs(10), events.recv()).await.unwrap().unwrap());
         }
-        stop.send_replace(true);
+        controls.stop.send_replace(true);
         drop(events);
         task.await.unwrap();
         got

@@ -190,7 +190,7 @@ mod tests {
         let dir =
             std::env::temp_dir().join(format!("nursery-file-{}-{}", std::process::id(), fastrand::u64(..)));
         std::fs::write(&dir, bytes).unwrap();
-        let (link, mut events, stop) = SourceLink::new();
+        let (link, mut events, controls) = SourceLink::new();
         let file = Named::open(dir.clone());
         let task = tokio::spawn(async move { run(file, again, false, &link).await });
         let mut got = Vec::new();
@@ -199,7 +199,7 @@ mod tests {
         {
             got.push(event);
         }
-        stop.send_replace(true);
+        controls.stop.send_replace(true);
         drop(events);
         task.await.unwrap();
         std::fs::remove_file(dir).unwrap();

@@ -120,7 +120,7 @@ impl Listener {
                 self.become_(state, Some(error))
             }
             // The working loop's business.
-            SourceEvent::Outdated(_) => false,
+            SourceEvent::Outdated(_) | SourceEvent::Media(_) => false,
             SourceEvent::Ended => {
                 let (clock, hop, gate) = (&self.clock, self.hop, self.noise_gate);
                 self.cutter.finish(self.lookahead, |w| {

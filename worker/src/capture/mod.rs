@@ -12,8 +12,9 @@ mod retry;
 pub mod rtsp;
 pub mod source;
 mod synthetic;
+pub mod tap;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, os::fd::OwnedFd, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nursery_shared::{
@@ -31,6 +32,7 @@ use crate::{
 };
 use listener::{Listener, Now};
 use source::{Ready, SourceEvent, SourceLink};
+use tap::Tap;
 
 /// Audio of a live camera that may wait for the supervisor; the newest windows win.
 const LIVE_BACKLOG: Duration = Duration::from_secs(10);
@@ -64,8 +66,8 @@ pub fn run() -> Result<(), String> {
     limit_memory();
     let link = link::open(Role::Capture)?;
     let mut cage = Cage::enter(link.supervisor());
-    let (camera, model) = match link.configuration()? {
-        Some(ToWorker::ConfigureCapture { camera, model }) => (camera, model),
+    let (camera, model, remember_s) = match link.configuration()? {
+        Some(ToWorker::ConfigureCapture { camera, model, remember_s }) => (camera, model, remember_s),
         Some(ToWorker::Drain) | None => return Ok(()),
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
@@ -83,26 +85,46 @@ pub fn run() -> Result<(), String> {
     }
     outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
-    let outcome = runtime.block_on(work(camera, source, model, inbox, outbox));
+    let memory = Duration::from_secs(u64::from(remember_s));
+    let outcome = runtime.block_on(work(camera, source, model, memory, inbox, outbox));
     // A name look-up or a file that hangs must not keep the process: its thread ends with it.
     runtime.shutdown_background();
     outcome
 }
 
-/// Why the supervisor wants this process to end.
-type Order = Result<(), String>;
+/// Orders that may wait for the working loop, which handles them before all else.
+const ORDERS: usize = 16;
+
+/// What the supervisor wants.
+enum Order {
+    /// This process to end, for this reason.
+    End(Result<(), String>),
+    /// Media to be written to this socket.
+    Media(OwnedFd),
+}
 
 /// Waits for the supervisor on a thread of its own, since its socket is read blockingly.
-fn obey(mut inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
-    let (tx, rx) = mpsc::channel(1);
+fn obey(inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
+    let (tx, rx) = mpsc::channel(ORDERS);
+    let mut inbox = inbox.with_descriptors();
     let wait = move || {
-        let order = match inbox.recv() {
-            Ok(Some(ToWorker::Drain) | None) => Ok(()),
-            Ok(Some(_)) => Err("the supervisor sent a message that is not for this role".into()),
-            Err(e) => Err(format!("frame from the supervisor: {e}")),
-        };
-        // The working loop may have ended by itself.
-        let _ = tx.blocking_send(order);
+        loop {
+            let order = match inbox.recv() {
+                Ok(Some((ToWorker::Drain, _)) | None) => Order::End(Ok(())),
+                Ok(Some((ToWorker::Media, Some(socket)))) => Order::Media(socket),
+                // It was lost on the way; who waits for media asks again.
+                Ok(Some((ToWorker::Media, None))) => continue,
+                Ok(Some(_)) => {
+                    Order::End(Err("the supervisor sent a message that is not for this role".into()))
+                }
+                Err(e) => Order::End(Err(format!("frame from the supervisor: {e}"))),
+            };
+            let last = matches!(order, Order::End(_));
+            // The working loop may have ended by itself.
+            if tx.blocking_send(order).is_err() || last {
+                return;
+            }
+        }
     };
     let thread = std::thread::Builder::new().name("orders".into()).spawn(wait);
     thread.map_err(|e| format!("cannot start the reading thread: {e}"))?;
@@ -113,6 +135,7 @@ async fn work(
     camera: CameraConfig,
     source: Ready,
     model: ModelShape,
+    memory: Duration,
     inbox: Inbox,
     outbox: Outbox,
 ) -> Result<(), String> {
@@ -121,7 +144,10 @@ async fn work(
     let live_queue = model.windows_in(LIVE_BACKLOG).min(MAX_WINDOWS);
     let recording_queue = model.windows_in(RECORDING_BACKLOG).min(MAX_WINDOWS);
     let mut listener = Listener::new(&model, !lossless).with_noise_gate(camera.noise_gate);
-    let (link, mut events, stop) = SourceLink::new();
+    let (link, mut events, controls) = SourceLink::new();
+    // What is read faster than time nobody can watch.
+    let encoded = matches!(source, Ready::Rtsp(_));
+    let mut tap = (!lossless).then(|| Tap::new(controls.wishes, encoded, memory));
     let mut task = tokio::spawn(source::run(camera, source, link));
     let mut sender = lossless.then(|| RecordingSender::start(outbox.clone(), recording_queue)).transpose()?;
     let mut pending = VecDeque::new();
@@ -131,7 +157,14 @@ async fn work(
     let outcome = loop {
         tokio::select! {
             biased;
-            order = orders.recv() => break order.unwrap_or(Ok(())),
+            order = orders.recv() => match order {
+                None => break Ok(()),
+                Some(Order::End(outcome)) => break outcome,
+                // Its end is closed where there is nothing to be had.
+                Some(Order::Media(socket)) => if let Some(tap) = &mut tap {
+                    tap.connect(socket);
+                },
+            },
             _ = ticks.tick() => {
                 listener.tick(Now::read());
                 if outbox.queued() < REPORT_QUEUE {
@@ -139,13 +172,26 @@ async fn work(
                 }
             }
             taken = hand_over(&mut sender, &mut pending), if !pending.is_empty() => taken?,
+            () = async { match &mut tap { Some(tap) => tap.left().await, None => std::future::pending().await } } => {}
             event = events.recv(), if pending.is_empty() => {
                 let Some(event) = event else { break Err(gone(&mut task).await) };
                 if let SourceEvent::Outdated(path) = event {
                     break Err(outdated(path));
                 }
                 let ended = matches!(event, SourceEvent::Ended);
-                let changed = listener.on_event(event, Now::read(), &mut windows);
+                let now = Now::read();
+                if let Some(tap) = &mut tap {
+                    match event {
+                        SourceEvent::Media(media) => {
+                            tap.on_media(media);
+                            continue;
+                        }
+                        SourceEvent::Connected => tap.on_connected(),
+                        SourceEvent::Audio(ref samples) => tap.on_samples(samples, now),
+                        _ => {}
+                    }
+                }
+                let changed = listener.on_event(event, now, &mut windows);
                 if lossless {
                     pending.extend(windows.drain(..));
                 } else {
@@ -162,7 +208,7 @@ async fn work(
             }
         }
     };
-    stop.send_replace(true);
+    controls.stop.send_replace(true);
     drop(events);
     // The task reports its own troubles; here it only matters that it does not hold the process up.
     let _ = timeout(GOODBYE, task).await;
@@ -213,7 +259,11 @@ async fn finish_recording(
         }
         tokio::select! {
             biased;
-            order = orders.recv() => return order.unwrap_or(Ok(())),
+            order = orders.recv() => match order {
+                None => return Ok(()),
+                Some(Order::End(outcome)) => return outcome,
+                Some(Order::Media(_)) => {}
+            },
             _ = ticks.tick() => {
                 if outbox.queued() < REPORT_QUEUE {
                     outbox.send(&FromWorker::Progress { done: listener.heard() })?;

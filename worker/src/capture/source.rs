@@ -6,7 +6,7 @@ use nursery_shared::config::{CameraConfig, Source, Synthetic};
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use super::{exec, file, rtsp, synthetic};
+use super::{exec, file, rtsp, synthetic, tap::Media};
 
 /// Pieces of audio that may wait for the working loop; a source that is faster waits.
 const QUEUE: usize = 32;
@@ -20,6 +20,8 @@ pub enum SourceEvent {
     Connected,
     /// 16 kHz mono in [-1, 1].
     Audio(Vec<f32>),
+    /// What it was decoded from, where the source has that and it is wanted.
+    Media(Media),
     /// Packets that could not be decoded or were lost.
     Corrupt { count: u64, what: String },
     /// No audio for this reason; another attempt follows. `stalled`: it was connected, but nothing came.
@@ -30,18 +32,46 @@ pub enum SourceEvent {
     Ended,
 }
 
+/// What is wanted of a source beside what the detector hears. Nobody hears less for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// Encoded media, as the camera sends it.
+    pub media: bool,
+    /// Pictures too, where the camera has any.
+    pub video: bool,
+}
+
+/// The switches of a source.
+pub struct Controls {
+    /// Stops it.
+    pub stop: watch::Sender<bool>,
+    pub wishes: watch::Sender<Wishes>,
+}
+
 /// A source's end of the channel.
 pub struct SourceLink {
     events: mpsc::Sender<SourceEvent>,
     stop: watch::Receiver<bool>,
+    wishes: watch::Receiver<Wishes>,
 }
 
 impl SourceLink {
-    /// The source's end, the working loop's end, and the switch that stops the source.
-    pub fn new() -> (Self, mpsc::Receiver<SourceEvent>, watch::Sender<bool>) {
+    /// The source's end, the working loop's end, and the source's switches.
+    pub fn new() -> (Self, mpsc::Receiver<SourceEvent>, Controls) {
         let (events, rx) = mpsc::channel(QUEUE);
         let (switch, stop) = watch::channel(false);
-        (Self { events, stop }, rx, switch)
+        let (wish, wishes) = watch::channel(Wishes::default());
+        (Self { events, stop, wishes }, rx, Controls { stop: switch, wishes: wish })
+    }
+
+    /// What is wanted now.
+    pub fn wishes(&self) -> Wishes {
+        *self.wishes.borrow()
+    }
+
+    /// To wait for other wishes.
+    pub fn watch_wishes(&self) -> watch::Receiver<Wishes> {
+        self.wishes.clone()
     }
 
     /// Hands an event over, waiting while the working loop has enough to do. Once the loop is gone events lead

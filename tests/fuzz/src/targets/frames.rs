@@ -276,8 +276,11 @@ fn to_worker() -> Vec<ToWorker> {
         cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
         heartbeat: Some(nursery_shared::secret::Secret::new("https://example.org/ping")),
     };
-    let configure =
-        config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture { camera, model: model.clone() });
+    let configure = config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture {
+        camera,
+        model: model.clone(),
+        remember_s: 30,
+    });
     let mut messages: Vec<ToWorker> = configure.collect();
     messages.extend([
         ToWorker::ConfigureInfer { model: Some("/m.safetensors".into()), threads: 2 },

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nursery_shared::config::{self, CameraConfig};
 use nursery_worker::capture::{
     rtsp,
-    source::{SourceEvent, SourceLink},
+    source::{SourceEvent, SourceLink, Wishes},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -146,7 +146,9 @@ fn session(camera: &CameraConfig, script: &[u8]) -> Verdict {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(|e| e.to_string())?;
         let port = listener.local_addr().map_err(|e| e.to_string())?.port();
         let url = Url::parse(&format!("rtsp://u:hunter2@127.0.0.1:{port}/s")).map_err(|e| e.to_string())?;
-        let (link, mut events, _stop) = SourceLink::new();
+        let (link, mut events, controls) = SourceLink::new();
+        // Pictures too, so that what they come in is read.
+        controls.wishes.send_replace(Wishes { media: true, video: true });
         let mut heard = Vec::new();
         let listen = async {
             let mut ways = Vec::new();

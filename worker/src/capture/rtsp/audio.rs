@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use nursery_shared::media::{AudioCodec, AudioTrack};
 use retina::{
     client::Stream,
     codec::{AudioFrame, ParametersRef},
@@ -131,6 +132,18 @@ impl AudioDecoder {
             other => return Err(format!("its audio is {}, which is not supported", name(other))),
         };
         Ok(Self { codec, rate, channels, mono: ToMono::default(), interleaved: Vec::new(), expected: None })
+    }
+
+    /// What it decodes, as it stands now. `config`: AudioSpecificConfig, where it is AAC.
+    pub fn track(&self, config: &[u8]) -> AudioTrack {
+        let codec = match self.codec {
+            Codec::Ulaw => AudioCodec::Ulaw,
+            Codec::Alaw => AudioCodec::Alaw,
+            Codec::L16 => AudioCodec::S16le,
+            Codec::Aac(_) => AudioCodec::Aac,
+        };
+        // No more than MAX_CHANNELS.
+        AudioTrack { codec, rate: self.rate, channels: self.channels as u8, config: config.into() }
     }
 
     /// Codec, rate and channels, for the log.

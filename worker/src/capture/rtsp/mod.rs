@@ -1,23 +1,23 @@
 //! Source `rtsp://` and `rtsps://`: one session after another with crate retina, of which only the audio track is
-//! set up.
+//! set up, and a video track while somebody wants pictures.
 
 pub mod audio;
+mod encoded;
 mod explain;
 pub mod message;
+mod pictures;
+mod reception;
 mod tls;
 pub mod tunnel;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant as StdInstant},
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use nursery_shared::config::{CameraConfig, Transport};
 use retina::{
     client::{
-        Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions,
-        UdpTransportOptions,
+        Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionGroup, SessionOptions,
+        SetupOptions, UdpTransportOptions,
     },
     codec::{CodecItem, FrameFormat},
 };
@@ -28,8 +28,11 @@ use super::{
     retry::{Attempt, Failure, Outcome, keep_trying},
     source::{SourceEvent, SourceLink},
 };
-use audio::{AudioDecoder, Decoded};
+use audio::AudioDecoder;
+use encoded::Encoded;
 use explain::{Phase, Place};
+use pictures::Pictures;
+use reception::Reception;
 use tunnel::Tunnel;
 
 /// For name resolution, connection, DESCRIBE, SETUP and PLAY together.
@@ -48,6 +51,12 @@ const STALE_TCP: Duration = Duration::from_secs(70);
 /// Longest wait for sessions over UDP that the server did not confirm the end of; a new one has ports of its own.
 const STALE_UDP: Duration = Duration::from_secs(3);
 
+/// Between two looks at whether pictures are to be asked for, or no longer.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Pictures that may come before the first audio of a session that takes over.
+const EARLY: usize = 128;
+
 /// Errors of single packets in a row after which the session is given up.
 const HOPELESS: u32 = 100;
 
@@ -64,6 +73,7 @@ struct Camera {
     fingerprint: Option<String>,
     /// The camera's sessions, to know when an old one is gone.
     group: Arc<SessionGroup>,
+    pictures: Pictures,
 }
 
 /// Reads what a camera takes that this process cannot read later.
@@ -84,7 +94,11 @@ pub async fn run(config: &CameraConfig, url: Url, link: &SourceLink) {
 
 impl Attempt for Camera {
     async fn attempt(&self, link: &SourceLink) -> Outcome {
-        Outcome::Failed(self.listen(link).await)
+        // The last attempt may have ended in a panic.
+        self.pictures.failed("what the camera sent could not be read", Instant::now());
+        let failure = self.listen(link).await;
+        self.pictures.failed(&failure.error, Instant::now());
+        Outcome::Failed(failure)
     }
 }
 
@@ -92,7 +106,13 @@ impl Attempt for Camera {
 struct Playing {
     frames: Demuxed,
     decoder: AudioDecoder,
+    encoded: Encoded,
+    /// The camera has pictures that can be asked for.
+    offers_video: bool,
 }
+
+/// A session, and what came in it already.
+type Next = (Playing, Vec<CodecItem>);
 
 impl Camera {
     fn new(config: &CameraConfig, mut url: Url) -> Self {
@@ -111,13 +131,15 @@ impl Camera {
         let place = Place::new(&url, credentials.is_some(), config.transport);
         let group = Arc::new(SessionGroup::default().named(config.name.clone()));
         let fingerprint = config.tls_fingerprint.clone();
-        Self { url, place, credentials, transport: config.transport, fingerprint, group }
+        let pictures = Pictures::new(config.video);
+        Self { url, place, credentials, transport: config.transport, fingerprint, group, pictures }
     }
 
     async fn listen(&self, link: &SourceLink) -> Failure {
         self.wait_out_stale_sessions().await;
         let mut phase = Phase::Resolve;
-        let playing = match timeout(CONNECT, self.play(&mut phase)).await {
+        let video = self.pictures.due(link.wishes(), Instant::now());
+        let playing = match timeout(CONNECT, self.play(&mut phase, video)).await {
             Ok(Ok(playing)) => playing,
             Ok(Err(error)) => return Failure::new(error),
             Err(_) => return Failure::new(self.place.timed_out(phase, CONNECT).await),
@@ -147,7 +169,10 @@ impl Camera {
         let _ = timeout(left, self.group.await_stale_sessions(&stale)).await;
     }
 
-    async fn play(&self, phase: &mut Phase) -> Result<Playing, String> {
+    async fn play(&self, phase: &mut Phase, video: bool) -> Result<Playing, String> {
+        if video {
+            self.pictures.begin(Instant::now());
+        }
         self.place.resolve().await?;
         *phase = Phase::Describe;
         let (url, credentials, user_agent) = if self.url.scheme() == "rtsps" {
@@ -163,16 +188,33 @@ impl Camera {
             .session_group(Arc::clone(&self.group));
         let mut session = Session::describe(url, options).await.map_err(explain(Phase::Describe))?;
         let (index, decoder) = self.choose_audio(session.streams())?;
+        let offered = encoded::choose_video(session.streams());
         *phase = Phase::Setup;
-        let mut setup = SetupOptions::default().frame_format(FrameFormat::MP4);
-        if self.transport == Transport::Udp {
-            setup = setup.transport(retina::client::Transport::Udp(UdpTransportOptions::default()));
+        let setup = || {
+            let setup = SetupOptions::default().frame_format(FrameFormat::MP4);
+            match self.transport {
+                Transport::Tcp => setup,
+                Transport::Udp => {
+                    setup.transport(retina::client::Transport::Udp(UdpTransportOptions::default()))
+                }
+            }
+        };
+        session.setup(index, setup()).await.map_err(explain(Phase::Setup))?;
+        let pictures = offered.clone().ok().filter(|_| video);
+        if let Some((index, _)) = pictures {
+            session.setup(index, setup()).await.map_err(explain(Phase::Setup))?;
         }
-        session.setup(index, setup).await.map_err(explain(Phase::Setup))?;
         *phase = Phase::Play;
-        let session = session.play(PlayOptions::default()).await.map_err(explain(Phase::Play))?;
+        // The tracks' times need not be brought together exactly, and not every camera says how.
+        let options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
+        let session = session.play(options).await.map_err(explain(Phase::Play))?;
         let frames = session.demuxed().map_err(explain(Phase::Play))?;
-        Ok(Playing { frames, decoder })
+        let streams = frames.streams();
+        let config = streams.get(index).and_then(|s| audio::Track::from(s).aac).unwrap_or_default();
+        let mut encoded = Encoded::new(decoder.track(config), pictures, streams);
+        let offers_video = offered.is_ok();
+        encoded.no_video = offered.err();
+        Ok(Playing { frames, decoder, encoded, offers_video })
     }
 
     /// A way through TLS, since retina speaks `rtsp://` only.
@@ -209,71 +251,87 @@ impl Camera {
         ))
     }
 
-    async fn receive(&self, mut playing: Playing, link: &SourceLink) -> Failure {
-        let mut started = None;
-        let mut due = Instant::now() + STALL;
-        let (mut errors, mut last_error) = (0, None);
-        let fail = |stalled, error, started: Option<StdInstant>| Failure {
-            stalled,
-            error,
-            heard: started.map_or(Duration::ZERO, |s| s.elapsed()),
-        };
+    /// Delivers what is heard, until it is over. When pictures are wanted, or no longer, another session takes the place
+    /// of this one as soon as there is audio in it: nobody hears less for who looks.
+    async fn receive(&self, playing: Playing, link: &SourceLink) -> Failure {
+        let mut reception = Reception::new(self, playing, link);
+        let mut wishes = link.watch_wishes();
+        let mut next: Option<Pin<Box<dyn Future<Output = Result<Next, String>> + Send + '_>>> = None;
+        let mut looks = tokio::time::interval(LOOK);
+        reception.tell_tracks().await;
         loop {
-            let item = match timeout_at(due, playing.frames.next()).await {
-                Ok(item) => item,
-                Err(_) if errors > 0 => {
-                    let error = self.place.undecodable(errors, last_error.as_deref());
-                    return fail(true, error, started);
-                }
-                Err(_) => return fail(true, self.place.silent(STALL, self.transport), started),
-            };
-            let frame = match item {
-                Some(Ok(CodecItem::AudioFrame(frame))) => frame,
-                Some(Ok(_)) => continue,
-                Some(Err(e)) => {
-                    let what = explain::first_line(&e);
-                    errors += 1;
-                    if !explain::is_of_one_packet(&e) || errors >= HOPELESS {
-                        if explain::is_corrupt(&e) {
-                            link.send(SourceEvent::Corrupt { count: 1, what }).await;
+            tokio::select! {
+                biased;
+                item = reception.next() => if let Err(failure) = reception.take(item).await {
+                    return failure;
+                },
+                taken_over = or_never(&mut next) => {
+                    next = None;
+                    match taken_over {
+                        Ok((playing, early)) => {
+                            reception.take_over(playing).await;
+                            for item in early {
+                                if let Err(failure) = reception.take(Ok(Some(Ok(item)))).await {
+                                    return failure;
+                                }
+                            }
                         }
-                        return fail(false, self.place.explain(Phase::Receive, &e), started);
+                        Err(why) => {
+                            tracing::info!("{}: pictures: {why}", self.place);
+                            self.pictures.failed(&why, Instant::now());
+                            reception.tell_tracks().await;
+                        }
                     }
-                    link.send(SourceEvent::Corrupt { count: 1, what: what.clone() }).await;
-                    last_error = Some(what);
-                    continue;
                 }
-                None => {
-                    let error = self.place.closed(last_error.as_deref());
-                    return fail(false, error, started);
+                _ = looks.tick() => {
+                    let (now, wished) = (Instant::now(), *wishes.borrow_and_update());
+                    let has = reception.playing.encoded.has_video();
+                    let more = !has && reception.playing.offers_video && self.pictures.due(wished, now);
+                    let less = has && self.pictures.superfluous(wished, now);
+                    if next.is_none() && (more || less) {
+                        next = Some(Box::pin(self.play_another(more)));
+                    }
+                    reception.tell_why_not(wished).await;
                 }
-            };
-            let lost = u64::from(frame.loss());
-            if lost > 0 {
-                let what = format!("{lost} RTP packet(s) lost");
-                link.send(SourceEvent::Corrupt { count: lost, what }).await;
-            }
-            let mut samples = Vec::new();
-            let decoded = playing.decoder.decode(&(&frame).into(), &mut samples);
-            if matches!(decoded, Ok(Decoded::AudioAfterShortPacket)) {
-                let what = "a packet held less audio than its time".to_owned();
-                link.send(SourceEvent::Corrupt { count: 1, what }).await;
-            }
-            match decoded {
-                Ok(Decoded::Audio | Decoded::AudioAfterShortPacket) if samples.is_empty() => {}
-                Ok(Decoded::Audio | Decoded::AudioAfterShortPacket) => {
-                    started.get_or_insert_with(StdInstant::now);
-                    due = Instant::now() + STALL;
-                    errors = 0;
-                    link.send(SourceEvent::Audio(samples)).await;
-                }
-                Ok(Decoded::Corrupt(what)) => {
-                    errors += 1;
-                    link.send(SourceEvent::Corrupt { count: 1, what: what.clone() }).await;
-                    last_error = Some(what);
-                }
-                Err(error) => return fail(false, format!("{}: {error}", self.place), started),
+                changed = wishes.changed() => match changed {
+                    Ok(()) => looks.reset_immediately(),
+                    // Nobody has any wishes any more.
+                    Err(_) => looks = tokio::time::interval(Duration::from_secs(3600)),
+                },
             }
         }
+    }
+
+    /// Another session beside the one that plays, and what came in it up to its first audio.
+    async fn play_another(&self, video: bool) -> Result<Next, String> {
+        let mut phase = Phase::Resolve;
+        let mut playing = match timeout(CONNECT, self.play(&mut phase, video)).await {
+            Ok(playing) => playing?,
+            Err(_) => return Err(self.place.timed_out(phase, CONNECT).await),
+        };
+        let mut early = Vec::new();
+        let due = Instant::now() + STALL;
+        loop {
+            match timeout_at(due, playing.frames.next()).await {
+                Ok(Some(Ok(item @ CodecItem::AudioFrame(_)))) => {
+                    early.push(item);
+                    return Ok((playing, early));
+                }
+                Ok(Some(Ok(item))) if early.len() < EARLY => early.push(item),
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(e))) if explain::is_of_one_packet(&e) => {}
+                Ok(Some(Err(e))) => return Err(self.place.explain(Phase::Receive, &e)),
+                Ok(None) => return Err(self.place.closed(None)),
+                Err(_) => return Err(self.place.silent(STALL, self.transport)),
+            }
+        }
+    }
+}
+
+/// Resolves when there is something to resolve.
+async fn or_never<T>(next: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match next {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
