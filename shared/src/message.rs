@@ -171,6 +171,8 @@ pub enum ToWorker {
     Media,
     /// web: what it wanted. Comes with the descriptor of a stream socket where nothing speaks against it.
     MediaOf { ticket: u64, why_not: Option<String> },
+    /// capture: to remember so much of the media from now on, for clips.
+    Remember { seconds: u32 },
     /// capture: to write media into a file, from this time on as far as it is still there, until it is told where to end
     /// or has written `max_bytes`. Comes with the descriptor of the file, empty and open for reading and writing.
     OpenClip { clip: i64, from_us: i64, max_bytes: u64 },

@@ -18,7 +18,37 @@ pub(super) struct Clips {
     next_number: u64,
 }
 
+/// How long after its onset an event may be announced, and how long before it the last key frame may have been.
+const ANNOUNCED_S: f64 = 12.0;
+const KEY_FRAME_S: f64 = 10.0;
+
 impl Policy {
+    /// How much of the media capture processes remember, seconds: enough for clips to begin before their events.
+    pub(super) fn remember_s(&self) -> u32 {
+        let clips = self.config.clips;
+        if !clips.is_on(self.config.web.is_some()) {
+            return 0;
+        }
+        let sustained =
+            |c: &nursery_shared::config::CameraConfig| self.config.detection.for_camera(c).sustained_s;
+        let sustained = self.config.cameras.iter().map(sustained).fold(0.0, f64::max);
+        (clips.before_s + sustained + ANNOUNCED_S + KEY_FRAME_S).ceil() as u32
+    }
+
+    /// Goes over to another configuration.
+    pub(super) fn reload_clips(&mut self, before: u32) {
+        let seconds = self.remember_s();
+        if seconds == before {
+            return;
+        }
+        let slots: Vec<u32> = self.cameras.values().map(|c| c.slot).collect();
+        for slot in slots {
+            if self.runs(slot) {
+                self.send(slot, ToWorker::Remember { seconds });
+            }
+        }
+    }
+
     pub(super) fn on_want_clip(&mut self, ticket: u64, event_id: String) -> Result<(), String> {
         if !is_event_id(&event_id) {
             return Err("asked for a clip of no event".into());

@@ -590,7 +590,11 @@ impl Policy {
             Role::Capture => {
                 let Some(camera) = camera.and_then(|id| self.cameras.get(&id)) else { return Ok(()) };
                 let model = ModelShape::clone(&self.model.shape);
-                ToWorker::ConfigureCapture { camera: camera.config.clone(), model, remember_s: 0 }
+                ToWorker::ConfigureCapture {
+                    camera: camera.config.clone(),
+                    model,
+                    remember_s: self.remember_s(),
+                }
             }
             Role::Infer => {
                 let Some(worker) = self.workers.get(&key.slot) else { return Ok(()) };

@@ -44,6 +44,7 @@ impl Policy {
                 Some(_) => {}
             }
         }
+        let remembered = self.remember_s();
         let old = std::mem::replace(&mut self.config, config);
         for camera in self.config.cameras.clone() {
             if !present.iter().any(|(_, name)| *name == camera.name) {
@@ -55,6 +56,7 @@ impl Policy {
         }
         self.reload_pool(&old, old_pool.1, model, &mut changes);
         self.reload_sink(&old, &mut changes);
+        self.reload_clips(remembered);
         if self.reload_web(&old) {
             changes.restarted.push("web".into());
         }

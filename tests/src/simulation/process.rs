@@ -244,7 +244,10 @@ impl World {
             | ToWorker::MediaOf { .. }
             | ToWorker::OpenClip { .. }
             | ToWorker::CloseClip { .. }
-            | ToWorker::ClipClosed { .. } => {}
+            | ToWorker::ClipClosed { .. }
+            | ToWorker::Remember { .. }
+            | ToWorker::WantClip { .. }
+            | ToWorker::ClipOf { .. } => {}
         }
     }
 

@@ -25,16 +25,28 @@ const LONGEST_US: i64 = 3_600_000_000;
 /// How long after its end packets of a clip are waited for, where none come that are later.
 const LATE_US: i64 = 2_000_000;
 /// How long the last clips are waited for when this process ends.
-const GOODBYE: Duration = Duration::from_millis(800);
+const GOODBYE: Duration = Duration::from_millis(500);
 
 enum Item {
-    Open { clip: i64, from_us: i64, max_bytes: u64, file: File, tracks: Tracks, recent: Vec<Packet> },
-    Close { clip: i64, until_us: i64 },
+    Open {
+        clip: i64,
+        from_us: i64,
+        max_bytes: u64,
+        file: File,
+        tracks: Tracks,
+        recent: Vec<Packet>,
+    },
+    Close {
+        clip: i64,
+        until_us: i64,
+    },
     Tracks(Tracks),
     Packet(Packet),
-    Tick { now_us: i64 },
-    /// Everything ends here.
-    Finish,
+    Tick {
+        now_us: i64,
+    },
+    /// Everything ends here, for this reason.
+    Finish(&'static str),
 }
 
 #[derive(Default)]
@@ -163,9 +175,9 @@ impl Clips {
         }
     }
 
-    /// Ends all of them, and waits a moment for the disk. Blocks.
-    pub fn finish(self) {
-        self.queue.put(Item::Finish);
+    /// Ends all of them, for this reason, and waits a moment for the disk. Blocks. Nothing may follow.
+    pub fn finish(&self, why: &'static str) {
+        self.queue.put(Item::Finish(why));
         let deadline = Instant::now() + GOODBYE;
         let mut state = self.queue.lock();
         while self.begun && !state.finished {
@@ -183,7 +195,6 @@ impl Clips {
 /// A clip as the thread knows it.
 struct Clip {
     number: i64,
-    from_us: i64,
     until_us: i64,
     max_bytes: u64,
     file: File,
@@ -228,7 +239,7 @@ impl Writer {
             if overflowed {
                 self.end_all("the disk was too slow");
             }
-            let last = matches!(item, Item::Finish);
+            let last = matches!(item, Item::Finish(_));
             self.handle(item);
             let mut state = queue.lock();
             state.open = state.open.saturating_sub(before - self.clips.len());
@@ -245,7 +256,6 @@ impl Writer {
             Item::Open { clip, from_us, max_bytes, file, tracks, recent } => {
                 self.clips.push(Clip {
                     number: clip,
-                    from_us,
                     until_us: from_us.saturating_add(LONGEST_US),
                     max_bytes,
                     file,
@@ -255,7 +265,7 @@ impl Writer {
                     broken: false,
                 });
                 let last = self.clips.len() - 1;
-                for packet in &recent[begin(&recent, from_us)..] {
+                for packet in &recent {
                     if !self.give(last, packet) {
                         break;
                     }
@@ -271,12 +281,12 @@ impl Writer {
                 }
             }
             Item::Tracks(tracks) => {
-                let same = |old: &Tracks| old.audio == tracks.audio && old.video == tracks.video;
                 for at in (0..self.clips.len()).rev() {
-                    if self.clips[at].encoder.is_some() && !same(&self.clips[at].tracks) {
+                    let clip = &mut self.clips[at];
+                    if clip.encoder.is_none() {
+                        clip.tracks = tracks.clone();
+                    } else if !goes_on(&clip.tracks, &tracks) {
                         self.end(at, Some("the camera sends something else since then".into()));
-                    } else {
-                        self.clips[at].tracks = tracks.clone();
                     }
                 }
             }
@@ -292,7 +302,7 @@ impl Writer {
                     }
                 }
             }
-            Item::Finish => self.end_all("its capture process ended"),
+            Item::Finish(why) => self.end_all(why),
         }
     }
 
@@ -339,14 +349,11 @@ impl Writer {
     }
 }
 
-/// Where a clip begins among recent packets: with pictures at the key frame before its time, so that what is wanted can
-/// be shown, without any at its time.
-fn begin(recent: &[Packet], from_us: i64) -> usize {
-    use nursery_shared::media::Kind;
-    let early = |p: &Packet| p.time_us.saturating_add(p.duration_us.into()) <= from_us;
-    let first = recent.iter().position(|p| !early(p)).unwrap_or(recent.len());
-    let key = recent[..first].iter().rposition(|p| p.kind == Kind::Video && p.key);
-    key.unwrap_or(first)
+/// What is in a file can go on with these tracks: pictures may come to an end, and those that begin are left out.
+fn goes_on(in_file: &Tracks, now: &Tracks) -> bool {
+    let nothing = now.audio.is_none() && now.video.is_none();
+    let pictures = in_file.video.is_none() || now.video.is_none() || in_file.video == now.video;
+    nothing || in_file.audio == now.audio && pictures
 }
 
 impl Clip {

@@ -15,7 +15,7 @@ pub mod source;
 mod synthetic;
 pub mod tap;
 
-use std::{collections::VecDeque, os::fd::OwnedFd, time::Duration};
+use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nursery_shared::{
@@ -31,9 +31,10 @@ use crate::{
     cage::{Cage, roles::Plan},
     link::{self, Inbox, Outbox},
 };
+use clips::Clips;
 use listener::{Listener, Now};
 use source::{Ready, SourceEvent, SourceLink};
-use tap::Tap;
+use tap::{Media, Tap};
 
 /// Audio of a live camera that may wait for the supervisor; the newest windows win.
 const LIVE_BACKLOG: Duration = Duration::from_secs(10);
@@ -102,6 +103,12 @@ enum Order {
     End(Result<(), String>),
     /// Media to be written to this socket.
     Media(OwnedFd),
+    /// So much of it to be remembered.
+    Remember(Duration),
+    /// A clip to be begun: its number, time and bytes at the most, and its file, unless that was lost on the way.
+    OpenClip((i64, i64, u64), Option<OwnedFd>),
+    /// A clip to end at this time.
+    CloseClip(i64, i64),
 }
 
 /// Waits for the supervisor on a thread of its own, since its socket is read blockingly.
@@ -115,6 +122,13 @@ fn obey(inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
                 Ok(Some((ToWorker::Media, Some(socket)))) => Order::Media(socket),
                 // It was lost on the way; who waits for media asks again.
                 Ok(Some((ToWorker::Media, None))) => continue,
+                Ok(Some((ToWorker::Remember { seconds }, _))) => {
+                    Order::Remember(Duration::from_secs(seconds.into()))
+                }
+                Ok(Some((ToWorker::OpenClip { clip, from_us, max_bytes }, file))) => {
+                    Order::OpenClip((clip, from_us, max_bytes), file)
+                }
+                Ok(Some((ToWorker::CloseClip { clip, until_us }, _))) => Order::CloseClip(clip, until_us),
                 Ok(Some(_)) => {
                     Order::End(Err("the supervisor sent a message that is not for this role".into()))
                 }
@@ -149,6 +163,9 @@ async fn work(
     // What is read faster than time nobody can watch.
     let encoded = matches!(source, Ready::Rtsp(_));
     let mut tap = (!lossless).then(|| Tap::new(controls.wishes, encoded, memory));
+    let teller = outbox.clone();
+    let mut clips =
+        Clips::new(Arc::new(move |clip, report| teller.send(&FromWorker::ClipClosed { clip, report })));
     let mut task = tokio::spawn(source::run(camera, source, link));
     let mut sender = lossless.then(|| RecordingSender::start(outbox.clone(), recording_queue)).transpose()?;
     let mut pending = VecDeque::new();
@@ -165,9 +182,16 @@ async fn work(
                 Some(Order::Media(socket)) => if let Some(tap) = &mut tap {
                     tap.connect(socket);
                 },
+                Some(Order::Remember(memory)) => if let Some(tap) = &mut tap {
+                    tap.remember(memory);
+                },
+                Some(Order::OpenClip(what, file)) => open_clip(&mut clips, tap.as_ref(), what, file)?,
+                Some(Order::CloseClip(clip, until_us)) => clips.close(clip, until_us),
             },
             _ = ticks.tick() => {
-                listener.tick(Now::read());
+                let now = Now::read();
+                listener.tick(now);
+                clips.tick(now.wall_us);
                 if outbox.queued() < REPORT_QUEUE {
                     report(&outbox, &listener)?;
                 }
@@ -184,11 +208,22 @@ async fn work(
                 if let Some(tap) = &mut tap {
                     match event {
                         SourceEvent::Media(media) => {
-                            tap.on_media(media);
+                            // What is passed on may have another time than what came.
+                            match &media {
+                                Media::Tracks(tracks) => clips.set_tracks(tracks),
+                                Media::Packet(_) => {}
+                            }
+                            if let Some(packet) = tap.on_media(media).filter(|_| clips.are_open()) {
+                                clips.push(&packet);
+                            }
                             continue;
                         }
                         SourceEvent::Connected => tap.on_connected(),
-                        SourceEvent::Audio(ref samples) => tap.on_samples(samples, now),
+                        SourceEvent::Audio(ref samples) => {
+                            if let Some(packet) = tap.on_samples(samples, now).filter(|_| clips.are_open()) {
+                                clips.push(&packet);
+                            }
+                        }
                         _ => {}
                     }
                 }
@@ -201,6 +236,7 @@ async fn work(
                     }
                 }
                 if ended {
+                    clips.finish("the recording came to its end");
                     break finish_recording(&outbox, &listener, sender.take(), pending, &mut orders).await;
                 }
                 if changed {
@@ -211,9 +247,26 @@ async fn work(
     };
     controls.stop.send_replace(true);
     drop(events);
+    clips.finish("its capture process ended");
     // The task reports its own troubles; here it only matters that it does not hold the process up.
     let _ = timeout(GOODBYE, task).await;
     outcome
+}
+
+/// Begins a clip with what is remembered, or says why not.
+fn open_clip(
+    clips: &mut Clips,
+    tap: Option<&Tap>,
+    what: (i64, i64, u64),
+    file: Option<OwnedFd>,
+) -> Result<(), String> {
+    match (tap, file) {
+        (Some(tap), Some(file)) => {
+            clips.open(what, file, tap.tracks(), tap.remembered(what.1).cloned().collect())
+        }
+        (None, _) => clips.refuse(what.0, "it is a recording that is read faster than time".into()),
+        (_, None) => clips.refuse(what.0, "its file was lost on the way".into()),
+    }
 }
 
 /// Why this process ends, so that the next one is caged for the files of now.
@@ -263,7 +316,8 @@ async fn finish_recording(
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::End(outcome)) => return outcome,
-                Some(Order::Media(_)) => {}
+                // Nothing comes any more.
+                Some(_) => {}
             },
             _ = ticks.tick() => {
                 if outbox.queued() < REPORT_QUEUE {

@@ -73,6 +73,17 @@ impl Tap {
         tap
     }
 
+    /// The last `memory` of the media is remembered from now on.
+    pub fn remember(&mut self, memory: Duration) {
+        self.memory.span_us = memory.as_micros() as i64;
+        if !self.memory.remembers() {
+            self.memory.packets.clear();
+            self.memory.bytes = 0;
+        }
+        let media = self.is_wanted();
+        self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
+    }
+
     /// Somebody wants the media; a former one is let go.
     pub fn connect(&mut self, socket: OwnedFd) {
         match Viewer::new(socket, self.wishes.clone()) {
@@ -115,8 +126,8 @@ impl Tap {
         self.memory.since(from_us)
     }
 
-    /// What the source said about its media.
-    pub fn on_media(&mut self, media: Media) {
+    /// What the source said about its media. Returns a packet as it is passed on, where anybody wants it.
+    pub fn on_media(&mut self, media: Media) -> Option<Packet> {
         match media {
             Media::Tracks(tracks) => {
                 self.memory.change(&self.tracks, &tracks);
@@ -125,6 +136,7 @@ impl Tap {
                 if let Some(viewer) = &mut self.viewer {
                     viewer.send(&FromCapture::Tracks(self.tracks.clone()), Kind::Audio, true);
                 }
+                None
             }
             Media::Packet(packet) => self.pass(packet),
         }
@@ -137,15 +149,16 @@ impl Tap {
         }
     }
 
-    /// What the source heard, 16 kHz mono; of a source that has no encoded media this is the media.
-    pub fn on_samples(&mut self, samples: &[f32], now: Now) {
+    /// What the source heard, 16 kHz mono; of a source that has no encoded media this is the media. Returns a packet as
+    /// it is passed on, where anybody wants it.
+    pub fn on_samples(&mut self, samples: &[f32], now: Now) -> Option<Packet> {
         let wanted = self.is_wanted();
-        let Some(time) = &mut self.samples else { return };
+        let time = self.samples.as_mut()?;
         let start = time.position;
         time.position += samples.len() as u64;
         time.clock.arrived(time.position, samples.len(), now.wall_us);
         if !wanted || samples.is_empty() {
-            return;
+            return None;
         }
         let packet = Packet {
             kind: Kind::Audio,
@@ -154,12 +167,12 @@ impl Tap {
             key: true,
             data: Data::from(Pcm::from_f32(samples).as_bytes()),
         };
-        self.pass(packet);
+        self.pass(packet)
     }
 
-    fn pass(&mut self, mut packet: Packet) {
+    fn pass(&mut self, mut packet: Packet) -> Option<Packet> {
         if !self.is_wanted() {
-            return;
+            return None;
         }
         let newest = &mut self.newest_us[usize::from(packet.kind == Kind::Video)];
         // Clocks are anchored anew now and then; times never step back for that.
@@ -168,8 +181,9 @@ impl Tap {
         self.memory.remember(&packet);
         if let Some(viewer) = &mut self.viewer {
             let (kind, key) = (packet.kind, packet.key);
-            viewer.send(&FromCapture::Packet(packet), kind, key);
+            viewer.send(&FromCapture::Packet(packet.clone()), kind, key);
         }
+        Some(packet)
     }
 }
 
@@ -473,7 +487,7 @@ mod tests {
         tap.on_media(Media::Tracks(track(b"2")));
         assert!(times(&tap, Kind::Audio).is_empty());
         // However large it is, it has an end.
-        (0..1_000).for_each(|n| tap.on_media(picture(40_000_000 + n, true, 1 << 20)));
+        (0..1_000).for_each(|n| drop(tap.on_media(picture(40_000_000 + n, true, 1 << 20))));
         assert!(tap.remembered(0).map(|p| p.data.len()).sum::<usize>() <= REMEMBERED_BYTES);
     }
 

@@ -94,7 +94,8 @@ pub fn run() -> Result<(), String> {
     cage.confine(&plan);
     let (mut inbox, link) = opened.start()?;
     let store = Store::open_as(Path::new(place::HERE), directory)?;
-    let clips = Clips::new(Path::new(place::HERE)).inspect_err(|e| tracing::error!("clips: none are kept: {e}"));
+    let clips =
+        Clips::new(Path::new(place::HERE)).inspect_err(|e| tracing::error!("clips: none are kept: {e}"));
     let (sender, inputs) = sync_channel(QUEUE);
     let jobs = start_deliveries(sender.clone())?;
     let mut sink = Sink {

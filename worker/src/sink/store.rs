@@ -20,7 +20,8 @@ use super::{camera::CameraState, clips, history, quarantine, vfs};
 pub const FILE: &str = "nursery.sqlite";
 
 /// Each step brings the schema from its index to the next version; never changed, only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE alerts (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         message_id TEXT NOT NULL UNIQUE,
@@ -48,7 +49,9 @@ const MIGRATIONS: &[&str] = &["
     -- Survives the removal of old rows.
     CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
     INSERT INTO totals VALUES ('delivered', 0);
-", clips::table::SCHEMA];
+",
+    clips::table::SCHEMA,
+];
 
 /// Rows of these ages are removed once a day.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 86_400);

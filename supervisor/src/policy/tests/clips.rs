@@ -20,6 +20,33 @@ fn found() -> Found {
     Found::Clip(About { format: Format::Wav, camera, from_us: 1, until_us: 2, bytes: 3, note: None })
 }
 
+#[test]
+fn capture_processes_remember_what_clips_need_and_a_reload_tells_them() {
+    let mut world = world();
+    let told = |world: &World| -> Vec<u32> {
+        let of = |m: &ToWorker| match m {
+            ToWorker::ConfigureCapture { remember_s, .. } => Some(*remember_s),
+            ToWorker::Remember { seconds } => Some(*seconds),
+            _ => None,
+        };
+        world.running["capture:a"].1.iter().filter_map(of).collect()
+    };
+    let first = told(&world);
+    assert!(matches!(first[..], [seconds] if seconds >= 15), "{first:?}");
+    let mut config = world.policy.config.clone();
+    config.clips.before_s = 10.0;
+    let reload = |world: &mut World, config| {
+        let (result, actions) = world.policy.reload(world.now, world.now.0 as i64, config, None);
+        result.unwrap();
+        world.perform(actions);
+    };
+    reload(&mut world, config.clone());
+    assert_eq!(told(&world)[1..], [first[0] + 5]);
+    config.clips.enabled = Some(false);
+    reload(&mut world, config);
+    assert_eq!(told(&world)[2..], [0]);
+}
+
 impl World {
     fn asked_for(&self) -> Vec<(u64, String)> {
         let of = |m: &ToWorker| match m {

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use fastrand::Rng;
 use nursery_shared::{
     cage::{Cage, Guard},
+    clip::{About, Format, Found},
     codec, config,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     history::{From, History, Question, StoredEvent},
@@ -233,7 +234,15 @@ fn from_worker() -> Vec<FromWorker> {
                 error: Some("no space".into()),
             },
         },
+        FromWorker::WantClip { ticket: 1, event_id: "0198c2a1-7000-7abc-8def-0123456789ab".into() },
+        FromWorker::ClipOf { number: 2, found: clip() },
+        FromWorker::ClipOf { number: 3, found: Found::Failed("store: locked".into()) },
     ]
+}
+
+fn clip() -> Found {
+    let note = Some("the disk was too slow".into());
+    Found::Clip(About { format: Format::Mp4, camera: "crib".into(), from_us: 1, until_us: 2, bytes: 3, note })
 }
 
 fn question() -> Question {
@@ -303,6 +312,11 @@ fn to_worker() -> Vec<ToWorker> {
         },
         ToWorker::Record { seq: 3, record: record(RecordKind::Online { at_us }) },
         ToWorker::Record { seq: 4, record: record(RecordKind::Ended { at_us }) },
+        ToWorker::OpenClip { clip: 7, from_us: 1, max_bytes: 2 },
+        ToWorker::CloseClip { clip: 7, until_us: 3 },
+        ToWorker::Remember { seconds: 27 },
+        ToWorker::WantClip { number: 1, event_id: "e-1".into() },
+        ToWorker::ClipOf { ticket: 1, found: clip() },
         ToWorker::Drain,
     ]);
     // What is encoded is decoded to the same message, whatever mutation makes of it afterwards.

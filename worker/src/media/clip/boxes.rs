@@ -109,7 +109,8 @@ fn follow(moof: &[u8], tracks: &mut [Track]) -> Option<()> {
         let header = within(traf, b"tfhd")?;
         let (flags, id) = (u32_at(header, 0)?, u32_at(header, 4)?);
         let track = tracks.iter_mut().find(|t| t.id == id)?;
-        let skipped = [(1, 8), (2, 4)].iter().filter(|(bit, _)| flags & bit != 0).map(|(_, n)| n).sum::<usize>();
+        let skipped =
+            [(1, 8), (2, 4)].iter().filter(|(bit, _)| flags & bit != 0).map(|(_, n)| n).sum::<usize>();
         let usual = if flags & 8 != 0 { u32_at(header, 8 + skipped)? } else { track.usual };
         let begin = within(traf, b"tfdt")?;
         let mut end = if *begin.first()? == 1 { u64_at(begin, 4)? } else { u32_at(begin, 4)?.into() };

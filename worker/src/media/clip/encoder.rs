@@ -33,6 +33,8 @@ pub struct Encoder {
     kind: Kinds,
     span: Option<Span>,
     video: bool,
+    /// A key frame was there.
+    pictures_begun: bool,
 }
 
 enum Kinds {
@@ -140,7 +142,7 @@ impl Encoder {
                 Kinds::Movie(Box::new(Movie { tracks, sound, muxer: None, piece: Vec::new(), flac }))
             }
         };
-        Ok(Self { kind, span: None, video: has_video })
+        Ok(Self { kind, span: None, video: has_video, pictures_begun: false })
     }
 
     /// What is written so far; `None` before the first packet.
@@ -178,11 +180,13 @@ impl Encoder {
                     Kind::Video => movie.tracks.video.is_some(),
                 };
                 // Pictures before the first key frame could not be shown.
-                let hidden = packet.kind == Kind::Video && !packet.key && self.span.is_none();
+                self.pictures_begun |= packet.kind == Kind::Video && packet.key;
+                let hidden = packet.kind == Kind::Video && !self.pictures_begun;
                 if !known || hidden {
                     return Ok(());
                 }
-                let span = self.span.get_or_insert(Span { from_us: packet.time_us, until_us: packet.time_us });
+                let span =
+                    self.span.get_or_insert(Span { from_us: packet.time_us, until_us: packet.time_us });
                 if packet.time_us < span.until_us.saturating_sub(SET_BACK_US) {
                     return Err(End("the clock was set back".into()));
                 }
@@ -191,7 +195,8 @@ impl Encoder {
                     return Err(End(format!("nothing came for {gap} s")));
                 }
                 let due = movie.piece.first().is_some_and(|first| {
-                    packet.time_us.saturating_sub(first.time_us) >= PIECE_US || movie.piece.len() >= PIECE_PACKETS
+                    packet.time_us.saturating_sub(first.time_us) >= PIECE_US
+                        || movie.piece.len() >= PIECE_PACKETS
                 });
                 if due {
                     let until = (packet.kind == Kind::Video).then_some(packet.time_us);
@@ -242,7 +247,8 @@ impl Movie {
     fn write(&mut self, from_us: i64, until_us: Option<i64>, out: &mut Vec<u8>) -> Result<(), End> {
         let failed = |e: crate::media::fmp4::MuxError| End(e.to_string());
         if self.muxer.is_none() {
-            let muxer = Muxer::new(self.tracks.video.as_ref(), self.sound.as_ref(), from_us).map_err(failed)?;
+            let muxer =
+                Muxer::new(self.tracks.video.as_ref(), self.sound.as_ref(), from_us).map_err(failed)?;
             out.extend_from_slice(&muxer.init());
             // Sound has the number after pictures.
             let track = if self.tracks.video.is_some() { 1 } else { 2 };

@@ -75,9 +75,12 @@ fn crc8(bytes: &[u8]) -> u8 {
 /// x^16 + x^15 + x^2 + 1.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
-            if crc & 0x8000 != 0 { crc << 1 ^ 0x8005 } else { crc << 1 }
-        })
+        (0..8).fold(
+            crc ^ u16::from(*byte) << 8,
+            |crc, _| {
+                if crc & 0x8000 != 0 { crc << 1 ^ 0x8005 } else { crc << 1 }
+            },
+        )
     })
 }
 

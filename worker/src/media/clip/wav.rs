@@ -126,9 +126,8 @@ pub fn finish(file: &File, bytes: u64) -> io::Result<()> {
     file.read_exact_at(&mut frame, FRAME)?;
     let frame = u64::from(u16::from_le_bytes(frame)).max(1);
     let data = bytes.saturating_sub(HEADER as u64);
-    let put = |value: u64, at: u64| {
-        file.write_all_at(&u32::try_from(value).unwrap_or(UNKNOWN).to_le_bytes(), at)
-    };
+    let put =
+        |value: u64, at: u64| file.write_all_at(&u32::try_from(value).unwrap_or(UNKNOWN).to_le_bytes(), at);
     put(data / frame, SAMPLES)?;
     put(data, DATA_SIZE)?;
     put(bytes.saturating_sub(8), RIFF_SIZE)
@@ -166,7 +165,9 @@ mod tests {
             other[at] ^= 0x80;
             // Times and lengths may be any; the rest is ours or it is not.
             let free = (TIME..TIME + 8).contains(&at)
-                || [RIFF_SIZE, SAMPLES, DATA_SIZE].iter().any(|f| (*f as usize..*f as usize + 4).contains(&at));
+                || [RIFF_SIZE, SAMPLES, DATA_SIZE]
+                    .iter()
+                    .any(|f| (*f as usize..*f as usize + 4).contains(&at));
             assert_eq!(look(&other, 1 << 20).is_some(), free, "byte {at}");
         }
     }

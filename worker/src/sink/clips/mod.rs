@@ -145,20 +145,19 @@ impl Clips {
     pub fn on_alert(&mut self, json: &str, now: Instant) -> Option<Said> {
         let alert: Alert = serde_json::from_str(json).ok()?;
         match alert.r#type.as_str() {
-            "cry.started" if self.config.enabled == Some(true) => {
-                match self.begin(&alert.data, now) {
-                    Ok(said) => {
-                        self.failure = None;
-                        Some(said)
-                    }
-                    Err(why) => {
-                        self.note_failure(format!("none of camera {}: {why}", alert.data.camera));
-                        None
-                    }
+            "cry.started" if self.config.enabled == Some(true) => match self.begin(&alert.data, now) {
+                Ok(said) => {
+                    self.failure = None;
+                    Some(said)
                 }
-            }
+                Err(why) => {
+                    self.note_failure(format!("none of camera {}: {why}", alert.data.camera));
+                    None
+                }
+            },
             "cry.ended" => {
-                let number = self.open.iter().find(|(_, o)| o.event_id == alert.data.event_id).map(|(n, _)| *n)?;
+                let number =
+                    self.open.iter().find(|(_, o)| o.event_id == alert.data.event_id).map(|(n, _)| *n)?;
                 let until_us = time(alert.data.offset.as_ref())?.saturating_add(us(self.config.after_s));
                 self.end(number, until_us, now)
             }
@@ -232,7 +231,8 @@ impl Clips {
                 self.note_failure(e);
             }
         }
-        let overdue: Vec<i64> = self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, _)| *n).collect();
+        let overdue: Vec<i64> =
+            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, _)| *n).collect();
         for number in overdue {
             self.settle(number, Some("whoever wrote it is gone".into()));
         }
@@ -279,7 +279,8 @@ impl Clips {
             on_disk(bytes) + on_disk(open.max_bytes.saturating_sub(bytes).min(GROWTH))
         };
         let growing: u64 = self.open.iter().map(growing).sum();
-        let fits = |kept: u64| kept.saturating_add(growing).saturating_add(more) <= self.config.keep_mb << 20;
+        let keep = self.keep_bytes();
+        let fits = |kept: u64| kept.saturating_add(growing).saturating_add(more) <= keep;
         while !fits(self.kept) {
             let oldest = match self.table.oldest(timestamp::now_us(), 32) {
                 Ok(oldest) if !oldest.is_empty() => oldest,
@@ -394,17 +395,25 @@ impl Clips {
     }
 
     /// A file of which the store knows nothing, or something else.
-    fn find_place(&mut self, item: Item, row: Option<Entry>, first: bool, now: Instant) -> Result<(), String> {
+    fn find_place(
+        &mut self,
+        item: Item,
+        row: Option<Entry>,
+        first: bool,
+        now: Instant,
+    ) -> Result<(), String> {
         if self.open.contains_key(&item.number) {
             return Ok(());
         }
         let event = self.table.event(item.number).map_err(|e| format!("store: {e}"))?;
-        let file = item.format.map_or_else(|| format!("{DIR}/{}.part", item.number), |f| name(item.number, f));
+        let file =
+            item.format.map_or_else(|| format!("{DIR}/{}.part", item.number), |f| name(item.number, f));
         let Some(event) = event else {
             tracing::warn!("clips: {file}: of an event that is not in the store, removed");
             return self.discard(item, &file);
         };
-        let cry = serde_json::from_str::<Alert>(&event.body).ok().and_then(|alert| time(alert.data.onset.as_ref()));
+        let cry =
+            serde_json::from_str::<Alert>(&event.body).ok().and_then(|alert| time(alert.data.onset.as_ref()));
         let from_us = cry.unwrap_or(0).saturating_sub(us(self.config.before_s));
         let Some(format) = item.format else {
             // Somebody may still write to it, who was told to end when the process before this one did.

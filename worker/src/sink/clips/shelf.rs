@@ -72,9 +72,13 @@ impl Shelf {
                 continue;
             }
             // Names are made here: no zeros or signs before the digits.
-            let Some(number) = number.parse::<i64>().ok().filter(|n| n.to_string() == number) else { continue };
+            let Some(number) = number.parse::<i64>().ok().filter(|n| n.to_string() == number) else {
+                continue;
+            };
             match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => items.push(Item { number, format, bytes: metadata.len() }),
+                Ok(metadata) if metadata.is_file() => {
+                    items.push(Item { number, format, bytes: metadata.len() })
+                }
                 // It is no file, or it has gone this moment.
                 _ => {}
             }

@@ -143,8 +143,9 @@ impl Table {
     /// # Errors
     /// Those of the database.
     pub fn number_of(&self, event_id: &str) -> rusqlite::Result<Option<i64>> {
-        let mut query =
-            self.0.prepare_cached("SELECT min(id) FROM alerts WHERE event_id = ?1 AND type = 'cry.started'")?;
+        let mut query = self
+            .0
+            .prepare_cached("SELECT min(id) FROM alerts WHERE event_id = ?1 AND type = 'cry.started'")?;
         query.query_row([event_id], |row| row.get(0))
     }
 

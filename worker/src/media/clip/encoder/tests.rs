@@ -180,7 +180,11 @@ fn whatever_is_in_a_file_is_survived() {
         bytes.truncate(random.usize(..=bytes.len().min(20_000)));
         for _ in 0..random.usize(..8) {
             if let Some(at) = bytes.len().checked_sub(1).map(|last| random.usize(..=last.min(3_000))) {
-                bytes[at] = if random.bool() { random.u8(..) } else { *random.choice(&[0, 0xff, 0x80, 0x7f]).unwrap() };
+                bytes[at] = if random.bool() {
+                    random.u8(..)
+                } else {
+                    *random.choice(&[0, 0xff, 0x80, 0x7f]).unwrap()
+                };
             }
         }
         let file = TempFile::new("garbage", &bytes);
