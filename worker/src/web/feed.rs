@@ -18,6 +18,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::{
     QUEUE,
+    clips::Desk,
     hub::{Hub, KEPT},
 };
 use crate::link::Outbox;
@@ -46,6 +47,8 @@ pub struct Feed {
     turn: Semaphore,
     queue: Semaphore,
     stored: Notify,
+    /// Clips of events.
+    pub clips: Desk,
 }
 
 /// Why events cannot be had.
@@ -69,6 +72,7 @@ impl Feed {
     /// Nothing is known yet.
     pub fn new(outbox: Outbox, hub: Arc<Hub>) -> Self {
         Self {
+            clips: Desk::new(outbox.clone()),
             outbox,
             hub,
             asked: Mutex::new(None),

@@ -1,6 +1,7 @@
 //! Role `web`: the page and the API, for browsers and scripts. Off the way of alerts: it is told the state when somebody
 //! looks, and asks the store through the supervisor for what happened; nobody waits for it. One thread serves everybody.
 
+mod clips;
 mod connections;
 mod doorman;
 mod feed;
@@ -15,7 +16,7 @@ use nursery_shared::message::{FromWorker, Role, ToWorker};
 
 use crate::{
     cage::{Cage, roles::Plan},
-    link::{self, Inbox, Outbox},
+    link::{self, Outbox, WideInbox},
 };
 use connections::Connections;
 use doorman::Doorman;
@@ -45,7 +46,8 @@ pub fn run() -> Result<(), String> {
     let doorman = Arc::new(Doorman::new(&config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        // A password that is tried, and a piece of a clip that is read.
+        .max_blocking_threads(2)
         .build()
         .map_err(|e| format!("cannot start the serving runtime: {e}"))?;
     let hub = Arc::new(Hub::default());
@@ -66,7 +68,7 @@ pub fn run() -> Result<(), String> {
     std::thread::Builder::new()
         .name("inbox".into())
         .spawn(move || {
-            let _ = ended.send(read_loop(inbox, &reader));
+            let _ = ended.send(read_loop(inbox.with_descriptors(), &reader));
         })
         .map_err(|e| format!("cannot start the reading thread: {e}"))?;
     let outcome = runtime.block_on(async {
@@ -98,11 +100,12 @@ fn listen(address: &str) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-fn read_loop(mut inbox: Inbox, feed: &Feed) -> Result<(), String> {
+fn read_loop(mut inbox: WideInbox, feed: &Feed) -> Result<(), String> {
     loop {
         match inbox.recv() {
-            Ok(Some(ToWorker::Drain) | None) => return Ok(()),
-            Ok(Some(message)) => feed.take(message)?,
+            Ok(Some((ToWorker::Drain, _)) | None) => return Ok(()),
+            Ok(Some((ToWorker::ClipOf { ticket, found }, file))) => feed.clips.answered(ticket, found, file),
+            Ok(Some((message, _))) => feed.take(message)?,
             Err(e) => return Err(format!("frame from the supervisor: {e}")),
         }
     }

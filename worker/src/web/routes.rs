@@ -42,7 +42,7 @@ const MOST_EVENTS: usize = 200;
 
 /// Nothing is loaded from elsewhere, and nobody shows this page inside of another one.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+     media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,7 @@ pub enum Resource {
     Cameras,
     Workers,
     Events,
+    Clip,
     Stream,
 }
 
@@ -80,6 +81,7 @@ const JSON: &str = "application/json";
 pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/", Access::Open, Resource::File(HTML, include_str!("page/index.html"))),
     ("GET", "/app.js", Access::Open, Resource::File(SCRIPT, include_str!("page/app.js"))),
+    ("GET", "/clip.js", Access::Open, Resource::File(SCRIPT, include_str!("page/clip.js"))),
     ("GET", "/app.css", Access::Open, Resource::File(STYLE, include_str!("page/app.css"))),
     ("GET", "/icon.svg", Access::Open, Resource::File("image/svg+xml", include_str!("page/icon.svg"))),
     (
@@ -99,13 +101,15 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/api/cameras", Access::Login, Resource::Cameras),
     ("GET", "/api/workers", Access::Login, Resource::Workers),
     ("GET", "/api/events", Access::Login, Resource::Events),
+    ("GET", "/api/events/{event_id}/clip", Access::Login, Resource::Clip),
     ("GET", "/api/stream", Access::Login, Resource::Stream),
 ];
 
 /// The description of the API for programs.
 pub const OPENAPI: &str = include_str!("page/openapi.json");
 
-type Reply = Response<Answer>;
+/// An answer to a browser.
+pub type Reply = Response<Answer>;
 
 /// Everything that answers take.
 pub struct Site {
@@ -183,7 +187,7 @@ impl Site {
         }
         let path = request.uri().path();
         let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
-        let mut found = ROUTES.iter().filter(|(_, known, ..)| *known == path).peekable();
+        let mut found = ROUTES.iter().filter(|(_, known, ..)| is_path(known, path)).peekable();
         let Some(first) = found.peek() else {
             return Err(refuse(StatusCode::NOT_FOUND, "there is nothing here, see /api/openapi.json").into());
         };
@@ -259,6 +263,10 @@ impl Site {
             Resource::Cameras => self.part("cameras").await,
             Resource::Workers => self.part("workers").await,
             Resource::Events => self.events(request.uri().query().unwrap_or_default()).await,
+            Resource::Clip => {
+                let event_id = request.uri().path().split('/').nth(3).unwrap_or_default();
+                self.feed.clips.clip(event_id, request.headers()).await
+            }
             Resource::Stream => {
                 let last = text(request.headers(), &HeaderName::from_static("last-event-id"));
                 let last = last.and_then(|id| id.parse().ok()).filter(|id: &i64| *id >= 0);
@@ -422,6 +430,15 @@ impl Asked {
     }
 }
 
+/// Whether a path is of this kind: a part in braces is any one.
+fn is_path(known: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    known.split('/').all(|known| match parts.next() {
+        Some(part) => known == part || known.starts_with('{') && !part.is_empty(),
+        None => false,
+    }) && parts.next().is_none()
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -459,7 +476,8 @@ fn document(value: &Value) -> Reply {
     whole(StatusCode::OK, JSON, Bytes::from(value.to_string()))
 }
 
-fn refuse(status: StatusCode, why: &str) -> Reply {
+/// An answer that says why there is none.
+pub fn refuse(status: StatusCode, why: &str) -> Reply {
     whole(status, JSON, Bytes::from(json!({ "error": why }).to_string()))
 }
 

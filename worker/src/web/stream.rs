@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use nursery_shared::VERSION;
 use tokio::sync::mpsc;
 
-use super::hub::Hub;
+use super::{clips::Pieces, hub::Hub};
 
 /// Streams at once.
 pub const MOST: usize = 64;
@@ -25,12 +25,13 @@ const PING: Duration = Duration::from_secs(3);
 pub enum Answer {
     Whole(Full<Bytes>),
     Stream(mpsc::Receiver<Bytes>),
+    Part(Pieces),
 }
 
 impl Answer {
     /// It ends when somebody leaves.
     pub fn goes_on(&self) -> bool {
-        matches!(self, Self::Stream(_))
+        matches!(self, Self::Stream(_) | Self::Part(_))
     }
 }
 
@@ -45,6 +46,7 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
             Self::Stream(chunks) => chunks.poll_recv(context).map(|chunk| Some(Ok(Frame::data(chunk?)))),
+            Self::Part(pieces) => pieces.poll_next(context).map(|piece| Some(Ok(Frame::data(piece?)))),
         }
     }
 
@@ -52,6 +54,7 @@ impl Body for Answer {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::Stream(_) => false,
+            Self::Part(pieces) => pieces.left() == 0,
         }
     }
 
@@ -59,6 +62,7 @@ impl Body for Answer {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Stream(_) => SizeHint::default(),
+            Self::Part(pieces) => SizeHint::with_exact(pieces.left()),
         }
     }
 }
