@@ -118,6 +118,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
             ("detection", value(serde_json::to_value(config.detection))),
             ("supervision", value(serde_json::to_value(&config.supervision))),
             ("control", value(serde_json::to_value(&config.control))),
+            ("store", value(serde_json::to_value(config.store))),
         ]
     };
     let mut keys = Vec::new();

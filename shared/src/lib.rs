@@ -7,6 +7,7 @@ pub mod changes;
 pub mod codec;
 pub mod config;
 pub mod control;
+pub mod curve;
 pub mod frame;
 pub mod history;
 pub mod line;

@@ -111,6 +111,7 @@ fn configuration(dir: &Path, receivers: &[&Receiver]) -> ToWorker {
         detection: DetectionConfig { min_duration_s: 0.6, cooldown_s: 2.0, ..DetectionConfig::default() },
         cameras: Vec::new(),
         heartbeat: None,
+        keep_days: 30,
     })
 }
 

@@ -5,6 +5,7 @@ mod load;
 mod reach;
 mod sensitivity;
 mod source;
+mod store;
 mod web;
 
 use schemars::JsonSchema;
@@ -14,6 +15,7 @@ pub use load::{ConfigError, from_file, from_json, schema};
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
+pub use store::StoreConfig;
 pub use web::WebConfig;
 
 use crate::{control::PoolSize, secret::Secret};
@@ -48,6 +50,8 @@ pub struct Config {
     /// A page and an API for browsers and scripts; nobody listens without this key.
     #[serde(default)]
     pub web: Option<WebConfig>,
+    #[serde(default)]
+    pub store: StoreConfig,
 }
 
 /// Who may use the control socket. Root and the user that the service runs as always may.

@@ -523,7 +523,7 @@ impl Policy {
                 self.tell_web_of_event();
                 Ok(())
             }
-            FromWorker::History { number, history } if role == Role::Sink => self.on_history(number, history),
+            FromWorker::History { number, answer } if role == Role::Sink => self.on_history(number, answer),
             FromWorker::WantStatus if role == Role::Web => {
                 self.on_want_status(key.slot);
                 Ok(())
@@ -677,6 +677,7 @@ impl Policy {
             alerts: self.config.alerts.clone(),
             detection: self.config.detection,
             heartbeat: self.config.heartbeat.clone(),
+            keep_days: self.config.store.keep_days,
             cameras: self
                 .config
                 .cameras
