@@ -119,6 +119,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
             ("supervision", value(serde_json::to_value(&config.supervision))),
             ("control", value(serde_json::to_value(&config.control))),
             ("clips", value(serde_json::to_value(config.clips))),
+            ("store", value(serde_json::to_value(config.store))),
         ]
     };
     let mut keys = Vec::new();

@@ -8,6 +8,7 @@ pub mod clip;
 pub mod codec;
 pub mod config;
 pub mod control;
+pub mod curve;
 pub mod descriptors;
 pub mod frame;
 pub mod history;

@@ -10,7 +10,7 @@ use crate::{
     cage::Cage,
     clip::Found,
     config::{AlertConfig, CameraConfig, ClipsConfig, DetectionConfig, WebConfig},
-    history::{History, Question},
+    history::{Answer, Question},
     media::ClipReport,
     model_state::ModelState,
     pcm::{Pcm, SAMPLE_RATE},
@@ -114,11 +114,11 @@ pub enum FromWorker {
     Loaded(ModelShape),
     /// web: somebody wants to see the state; answered once, with the newest.
     WantStatus,
-    /// web: a question about stored events. One at a time is answered; the newest of those that wait takes the place of
+    /// web: a question about what is stored, or an answer of somebody who looked. One at a time is answered; the newest of those that wait takes the place of
     /// the others.
     Question { ticket: u64, question: Question },
     /// sink: what the store holds about the question of this number.
-    History { number: u64, history: History },
+    History { number: u64, answer: Answer },
     /// web: somebody wants to hear or see a camera. Answered by [`ToWorker::MediaOf`].
     WantMedia { ticket: u64, camera: String },
     /// sink: a camera's capture process shall keep its media from this time on (microseconds since 1970) in a file of
@@ -162,10 +162,10 @@ pub enum ToWorker {
     Status(Box<Status>),
     /// web: an event was stored; whoever wants it asks for it.
     Stored,
-    /// sink: a question about stored events, to be answered when there is nothing to store. A newer one takes its place.
+    /// sink: a question about what is stored, to be answered when there is nothing to store. A newer one takes its place.
     Question { number: u64, question: Question },
     /// web: the answer to its question.
-    History { ticket: u64, history: History },
+    History { ticket: u64, answer: Answer },
     /// capture: somebody wants the media ([`crate::media`]). Comes with the descriptor of a stream socket. A newer one
     /// takes the place of an older one.
     Media,
@@ -355,6 +355,8 @@ pub struct SinkConfig {
     pub heartbeat: Option<Secret>,
     /// With `enabled` decided.
     pub clips: ClipsConfig,
+    /// Days that curves and outages are kept.
+    pub keep_days: u32,
 }
 
 /// Detection settings of one camera.

@@ -30,10 +30,15 @@ pub fn parse_since(text: &str) -> Result<i64, String> {
     if let Ok(age) = humantime::parse_duration(text) {
         return Ok(now_us().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)));
     }
-    let time = humantime::parse_rfc3339_weak(text).map_err(|_| {
+    parse(text).ok_or_else(|| {
         format!("{text:?} is neither a time such as 2026-01-31T02:03:04Z nor an age such as 10m or 2h")
-    })?;
-    Ok(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64))
+    })
+}
+
+/// Reads an RFC 3339 time; those before 1970 are 1970.
+pub fn parse(text: &str) -> Option<i64> {
+    let time = humantime::parse_rfc3339_weak(text).ok()?;
+    Some(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64))
 }
 
 #[cfg(test)]

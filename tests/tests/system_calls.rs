@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use nursery_shared::{
     config::{CameraConfig, Config, from_json},
-    history::History,
+    history::{Answer, History},
     message::{
         CameraDetection, FromWorker, ModelShape, Record, RecordKind, SetAside, SinkConfig, ToWorker,
         WindowJob,
@@ -141,6 +141,7 @@ fn the_sink_makes_every_call_that_it_may_make() {
             cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
             heartbeat: config.heartbeat.clone(),
             clips: config.clips,
+            keep_days: 30,
         };
         let plan = Plan::sink(&sink, dir.path(), false);
         let mut worker = Traced::start("sink", &ToWorker::ConfigureSink(sink));
@@ -193,7 +194,7 @@ fn the_page_makes_every_call_that_it_may_make() {
         inside.get("/metrics").status
     });
     worker.wait_for(|m| matches!(m, FromWorker::Question { .. }).then_some(()));
-    worker.send(&ToWorker::History { ticket: 0, history: History::default() });
+    worker.send(&ToWorker::History { ticket: 0, answer: Answer::Events(History::default()) });
     worker.wait_for(|m| matches!(m, FromWorker::WantStatus).then_some(()));
     assert_eq!(asking.join().unwrap(), 200);
     account.add(&Plan::web(), worker);

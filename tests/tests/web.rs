@@ -50,7 +50,17 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
     }
     assert_eq!(client.get("/api/session").json(), json!({"login_required": true, "logged_in": false}));
     // The page itself, which holds nothing.
-    for path in ["/", "/app.js", "/app.css", "/icon.svg", "/manifest.json", "/healthz", "/api/openapi.json"] {
+    for path in [
+        "/",
+        "/app.js",
+        "/timeline.js",
+        "/event.js",
+        "/app.css",
+        "/icon.svg",
+        "/manifest.json",
+        "/healthz",
+        "/api/openapi.json",
+    ] {
         let answer = client.get(path);
         assert_eq!(answer.status, 200, "{path}");
         let policy = answer.header("content-security-policy");
@@ -281,15 +291,21 @@ fn everything_is_as_it_is_described() {
     service.wait_live(&["crib"]);
     ready(&client);
     let inside = client.with("Authorization", &format!("Bearer {TOKEN}"));
-    until("a cry", PATIENCE, || {
-        inside.get("/api/events").json()["events"].as_array().is_some_and(|e| !e.is_empty()).then_some(())
+    let event = until("a cry", PATIENCE, || {
+        let events = inside.get("/api/events").json()["events"].clone();
+        let cry = events.as_array()?.iter().find(|e| e["type"] == "cry.started")?;
+        cry["data"]["event_id"].as_str().map(str::to_owned)
     });
     let description = client.get("/api/openapi.json").json();
     assert_eq!(description["openapi"], "3.1.0");
     let mut checked = 0;
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            let body = json!({ "password": PASSWORD }).to_string();
+            let body = match path.ends_with("/feedback") {
+                true => json!({"verdict": "cry"}).to_string(),
+                false => json!({ "password": PASSWORD }).to_string(),
+            };
+            let path = &path.replace("{name}", "crib").replace("{event_id}", &event);
             let ask = |c: &Client| {
                 let c = c.with("Content-Type", "application/json");
                 c.request(&method.to_uppercase(), path, if method == "post" { &body } else { "" })
@@ -320,6 +336,8 @@ fn everything_is_as_it_is_described() {
     let errors = [
         ("GET", "/api/events?limit=0", 400),
         ("GET", "/nowhere", 404),
+        ("GET", "/api/events/nobody", 404),
+        ("GET", "/api/cameras/crib/timeline?points=0", 400),
         ("DELETE", "/api/status", 405),
         ("GET", "/api/login", 405),
     ];

@@ -26,6 +26,8 @@ enum RoleCommand {
     Detect(detect::Args),
     /// Prints stored events
     Events(sink::query::Args),
+    /// Writes events, scores, outages or feedback as a table
+    Export(sink::export::Args),
     /// Prints the windows that were set aside because inference processes died of them
     Quarantine(sink::quarantine::Args),
     /// Prints version and model as JSON
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         RoleCommand::Web => logging::run_role(web::run),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
+        RoleCommand::Export(args) => sink::export::run(args),
         RoleCommand::Quarantine(args) => sink::quarantine::run(args),
         RoleCommand::Info(args) => info::run(args),
         RoleCommand::Examine(args) => examine::run(args),

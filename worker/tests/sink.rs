@@ -112,6 +112,7 @@ fn configuration(dir: &Path, receivers: &[&Receiver]) -> ToWorker {
         cameras: Vec::new(),
         heartbeat: None,
         clips: Default::default(),
+        keep_days: 30,
     })
 }
 

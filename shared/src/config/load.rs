@@ -228,6 +228,7 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     if let Some(url) = &mut config.heartbeat {
         validate_url(url, base).map_err(|e| format!("heartbeat: {e}"))?;
     }
+    config.store.validate().map_err(|(key, what)| format!("store.{key}: {what}"))?;
     if let Some(web) = &mut config.web {
         web.validate(|secret| resolve(secret, base)).map_err(|(key, what)| format!("web.{key}: {what}"))?;
     }

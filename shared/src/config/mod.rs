@@ -6,6 +6,7 @@ mod load;
 mod reach;
 mod sensitivity;
 mod source;
+mod store;
 mod web;
 
 use schemars::JsonSchema;
@@ -16,6 +17,7 @@ pub use load::{ConfigError, from_file, from_json, schema};
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
+pub use store::StoreConfig;
 pub use web::WebConfig;
 
 use crate::{control::PoolSize, secret::Secret};
@@ -52,6 +54,8 @@ pub struct Config {
     pub web: Option<WebConfig>,
     #[serde(default)]
     pub clips: ClipsConfig,
+    #[serde(default)]
+    pub store: StoreConfig,
 }
 
 /// Who may use the control socket. Root and the user that the service runs as always may.

@@ -98,6 +98,8 @@ enum Cmd {
     },
     /// Print stored events
     Events(EventsArgs),
+    /// Write events, scores, outages or feedback as a table, for other programs
+    Export(ExportArgs),
     /// List the windows that were set aside because inference processes died of them
     Quarantine(QuarantineArgs),
     /// List what is known of workers that died or hung, or show one of them
@@ -164,6 +166,32 @@ struct EventsArgs {
     /// Only events since a time (2026-01-31T02:03:04Z) or an age (10m, 2h)
     #[arg(long, value_name = "T")]
     since: Option<String>,
+    /// Read the store there, instead of asking the running service where it is
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    socket: SocketArg,
+    #[command(flatten)]
+    worker: WorkerArg,
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    /// From a time (2026-01-31T02:03:04Z) or an age (10m, 2h) on
+    #[arg(long, value_name = "T")]
+    since: String,
+    /// Until a time or an age [default: now]
+    #[arg(long, value_name = "T")]
+    until: Option<String>,
+    /// Only of this camera
+    #[arg(long, value_name = "NAME")]
+    camera: Option<String>,
+    /// How it is written: with commas, or an object per line
+    #[arg(long, value_parser = ["csv", "jsonl"], default_value = "csv")]
+    format: String,
+    /// What is written; `feedback` are labels for training
+    #[arg(long, value_parser = ["events", "scores", "outages", "feedback"], default_value = "events")]
+    what: String,
     /// Read the store there, instead of asking the running service where it is
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -246,6 +274,7 @@ pub fn main() -> ExitCode {
         Cmd::Stop(socket) => stop(socket),
         Cmd::Logs { name, follow, socket } => logs(socket, name, follow),
         Cmd::Events(args) => events(args),
+        Cmd::Export(args) => export(args),
         Cmd::Quarantine(args) => quarantine(args),
         Cmd::Postmortem(args) => postmortem::run(args),
         Cmd::Detect { args } => detect(args),
@@ -453,6 +482,26 @@ fn events(args: EventsArgs) -> Result<(), Failure> {
         command.arg("--json");
     }
     for (flag, value) in [("--camera", args.camera), ("--since", args.since)] {
+        if let Some(value) = value {
+            command.arg(format!("{flag}={value}"));
+        }
+    }
+    become_worker(command)
+}
+
+fn export(args: ExportArgs) -> Result<(), Failure> {
+    let state_dir = state_dir(args.state_dir, args.socket)?;
+    let mut command = Command::new(args.worker.find()?);
+    as_owner(&mut command, &state_dir);
+    command.arg("export").arg("--state-dir").arg(state_dir);
+    let given = [
+        ("--since", Some(args.since)),
+        ("--until", args.until),
+        ("--camera", args.camera),
+        ("--format", Some(args.format)),
+        ("--what", Some(args.what)),
+    ];
+    for (flag, value) in given {
         if let Some(value) = value {
             command.arg(format!("{flag}={value}"));
         }

@@ -537,7 +537,7 @@ impl Policy {
                 self.tell_web_of_event();
                 Ok(())
             }
-            FromWorker::History { number, history } if role == Role::Sink => self.on_history(number, history),
+            FromWorker::History { number, answer } if role == Role::Sink => self.on_history(number, answer),
             FromWorker::WantStatus if role == Role::Web => {
                 self.on_want_status(key.slot);
                 Ok(())
@@ -715,6 +715,7 @@ impl Policy {
             detection: self.config.detection,
             heartbeat: self.config.heartbeat.clone(),
             clips: self.config.clips.decided(self.config.web.is_some()),
+            keep_days: self.config.store.keep_days,
             cameras: self
                 .config
                 .cameras

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nursery_shared::{
-    history::{History, Question},
+    history::{Answer, Question},
     message::{Role, ToWorker},
 };
 
@@ -88,7 +88,7 @@ impl Policy {
 
     pub(super) fn on_question(&mut self, slot: u32, ticket: u64, question: Question) -> Result<(), String> {
         if !question.is_sound() {
-            return Err("asked for events in a way that nobody answers".into());
+            return Err("asked the store in a way that nobody answers".into());
         }
         if self.web.slot == Some(slot) {
             self.web.waiting = Some((ticket, question));
@@ -96,9 +96,9 @@ impl Policy {
         Ok(())
     }
 
-    pub(super) fn on_history(&mut self, number: u64, history: History) -> Result<(), String> {
+    pub(super) fn on_history(&mut self, number: u64, answer: Answer) -> Result<(), String> {
         match self.web.asked.take_if(|(asked, _)| *asked == number) {
-            Some((_, ticket)) => self.tell_web(ToWorker::History { ticket, history }),
+            Some((_, ticket)) => self.tell_web(ToWorker::History { ticket, answer }),
             // Whoever asked is gone.
             None if number < self.web.next_number => {}
             None => return Err(format!("answered question {number}, which it was never asked")),
@@ -123,8 +123,8 @@ impl Policy {
     }
 
     fn refuse_question(&mut self, ticket: u64) {
-        let history = History::failed("the store is not within reach at the moment");
-        self.tell_web(ToWorker::History { ticket, history });
+        let answer = Answer::failed("the store is not within reach at the moment");
+        self.tell_web(ToWorker::History { ticket, answer });
     }
 
     fn next_look(&self) -> Option<Time> {

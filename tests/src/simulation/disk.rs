@@ -9,11 +9,12 @@ use std::{
 };
 
 use nursery_shared::{
-    history::{History, Question},
+    history::{Answer, History, Question},
     message::SetAside,
 };
 use nursery_worker::sink::{
     camera::CameraState,
+    curves::Curves,
     store::{Batch, Mark, Pending, Storage, Store},
 };
 
@@ -227,12 +228,22 @@ impl Storage for SimStore {
         }
     }
 
-    fn history(&self, question: &Question) -> Result<History, String> {
-        match &self.real {
-            Some(store) => Storage::history(store, question),
+    fn answer(&mut self, question: &Question, fresh: &Curves) -> Result<Answer, String> {
+        match &mut self.real {
+            Some(store) => Storage::answer(store, question, fresh),
             // What people look at is no part of the model.
-            None => Ok(History::default()),
+            None => Ok(Answer::Events(History::default())),
         }
+    }
+
+    fn store_curves(&mut self, curves: &Curves) -> Result<(), String> {
+        self.write()?;
+        self.real.as_mut().map_or(Ok(()), |store| store.store_curves(curves))
+    }
+
+    fn thin_curves(&mut self, now_us: i64, keep_days: u32) -> Result<bool, String> {
+        self.write()?;
+        self.real.as_mut().map_or(Ok(false), |store| store.thin_curves(now_us, keep_days))
     }
 
     fn purge(&mut self, receivers: &[String]) -> Result<(), String> {

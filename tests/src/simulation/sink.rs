@@ -151,6 +151,7 @@ impl World {
         let Some(keeper) = self.keeper(key) else { return };
         let reports = if keeper.must_report(now) { keeper.report(now) } else { Vec::new() };
         keeper.purge_if_due(now);
+        keeper.tend_curves(now);
         let next = keeper.next_deadline(!draining);
         reports.into_iter().for_each(|message| self.say(key, message));
         let more = self

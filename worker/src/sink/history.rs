@@ -2,7 +2,7 @@
 //! many rows are looked at, and the answer says how far that was.
 
 use nursery_shared::{
-    history::{From, History, MAX_EVENTS, Question, StoredEvent},
+    history::{From, History, Listing, MAX_EVENTS, StoredEvent},
     message::Record,
 };
 use rusqlite::{Connection, params};
@@ -16,7 +16,7 @@ const BYTES: usize = 192 << 10;
 ///
 /// # Errors
 /// Those of the database.
-pub fn answer(db: &Connection, question: &Question) -> rusqlite::Result<History> {
+pub fn answer(db: &Connection, question: &Listing) -> rusqlite::Result<History> {
     let newest = db.query_row("SELECT coalesce(max(id), 0) FROM alerts", [], |r| r.get(0))?;
     let (from, sql) = match question.from {
         From::After(id) => {
@@ -64,8 +64,13 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use std::collections::HashSet;
 
+    use nursery_shared::history::{Answer, Question};
+
     use super::*;
-    use crate::sink::store::{Batch, NewAlert, Storage, Store};
+    use crate::sink::{
+        curves::Curves,
+        store::{Batch, NewAlert, Storage, Store},
+    };
 
     fn store(dir: &std::path::Path, count: i64) -> Store {
         std::fs::create_dir_all(dir).unwrap();
@@ -83,29 +88,38 @@ mod tests {
         store
     }
 
-    fn ask(store: &Store, from: From, camera: Option<&str>, since_us: Option<i64>, limit: u32) -> History {
-        let question = Question { from, since_us, camera: camera.map(str::to_owned), limit };
-        Storage::history(store, &question).unwrap()
+    fn ask(
+        store: &mut Store,
+        from: From,
+        camera: Option<&str>,
+        since_us: Option<i64>,
+        limit: u32,
+    ) -> History {
+        let listing = Listing { from, since_us, camera: camera.map(str::to_owned), limit };
+        match Storage::answer(store, &Question::Events(listing), &Curves::default()).unwrap() {
+            Answer::Events(history) => history,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn events_are_found_in_both_directions_and_an_answer_says_where_to_go_on() {
         let dir = std::env::temp_dir().join(format!("nursery-history-{}", std::process::id()));
-        let store = store(&dir, 5_000);
+        let mut store = store(&dir, 5_000);
         let ids = |h: &History| h.events.iter().map(|e| e.id).collect::<Vec<_>>();
-        let newest = ask(&store, From::Before(i64::MAX), None, None, 3);
+        let newest = ask(&mut store, From::Before(i64::MAX), None, None, 3);
         assert_eq!((ids(&newest), newest.newest, newest.next), (vec![5000, 4999, 4998], 5000, Some(4998)));
         assert_eq!(newest.events[0].json, r#"{"n":5000}"#);
-        let after = ask(&store, From::After(4998), None, None, 100);
+        let after = ask(&mut store, From::After(4998), None, None, 100);
         assert_eq!((ids(&after), after.next), (vec![4999, 5000], None));
-        assert_eq!(ids(&ask(&store, From::Before(4998), None, None, 2)), [4997, 4996]);
+        assert_eq!(ids(&ask(&mut store, From::Before(4998), None, None, 2)), [4997, 4996]);
         // Of one of two that were lost together.
-        assert_eq!(ids(&ask(&store, From::Before(4990), Some("south"), None, 2)), [4980, 4970]);
-        assert_eq!(ids(&ask(&store, From::After(0), None, Some(4_999_000_000), 9)), Vec::<i64>::new());
+        assert_eq!(ids(&ask(&mut store, From::Before(4990), Some("south"), None, 2)), [4980, 4970]);
+        assert_eq!(ids(&ask(&mut store, From::After(0), None, Some(4_999_000_000), 9)), Vec::<i64>::new());
         // All of a camera, question by question, each once.
         let (mut seen, mut from, mut asked) = (HashSet::new(), i64::MAX, 0);
         loop {
-            let part = ask(&store, From::Before(from), Some("north"), None, 100);
+            let part = ask(&mut store, From::Before(from), Some("north"), None, 100);
             assert!(part.events.iter().all(|e| seen.insert(e.id)));
             asked += 1;
             match part.next {
@@ -115,7 +129,7 @@ mod tests {
         }
         assert!(seen.len() == 500 && asked < 12, "{} in {asked}", seen.len());
         // Nothing of that camera: so many rows and no more are looked at.
-        let none = ask(&store, From::Before(i64::MAX), Some("nobody"), None, 100);
+        let none = ask(&mut store, From::Before(i64::MAX), Some("nobody"), None, 100);
         assert_eq!((none.events.len(), none.next), (0, Some(3001)));
         std::fs::remove_dir_all(dir).unwrap();
     }

@@ -9,7 +9,7 @@ use std::{
 
 use nursery_shared::{
     config::DetectionConfig,
-    history::{History, Question},
+    history::{Answer, Question},
     message::{CameraDetection, DeliveryReport, FromWorker, PROGRESS_INTERVAL, Record, RecordKind},
 };
 
@@ -17,6 +17,7 @@ use super::{
     camera::CameraState,
     outbox::Outbox,
     receiver::Attempt,
+    recorder::Recorder,
     records,
     store::{Batch, Mark, Pending, Storage},
 };
@@ -70,6 +71,7 @@ pub struct Keeper<S> {
     handled: u64,
     reported_at: Instant,
     purged_at: Option<Instant>,
+    recorder: Recorder,
 }
 
 impl<S: Storage> Keeper<S> {
@@ -95,6 +97,7 @@ impl<S: Storage> Keeper<S> {
             handled: 0,
             reported_at: now.instant,
             purged_at: None,
+            recorder: Recorder::new(now.instant),
         })
     }
 
@@ -172,6 +175,7 @@ impl<S: Storage> Keeper<S> {
         self.retry_wait = RETRY_FIRST;
         self.handled += self.waiting.len() as u64;
         for (_, record) in std::mem::take(&mut self.waiting) {
+            self.recorder.take(&record);
             // One that comes again is kept under the same name.
             if let RecordKind::SetAside(window) = &record.what {
                 self.store.set_aside(&record.camera, window);
@@ -206,14 +210,50 @@ impl<S: Storage> Keeper<S> {
         self.begun.is_some_and(|mark| mark.run == self.run && seq <= mark.seq)
     }
 
-    /// What the store holds, for people to look at.
-    pub fn history(&self, question: &Question) -> History {
-        self.store.history(question).unwrap_or_else(|e| History::failed(format!("store: {e}")))
+    /// What the store holds, for people to look at; stores what they say of it.
+    pub fn answer(&mut self, question: &Question) -> Answer {
+        let mut answer = match self.store.answer(question, self.recorder.fresh()) {
+            Ok(answer) => answer,
+            Err(e) => {
+                if matches!(question, Question::Feedback { .. }) {
+                    tracing::error!(
+                        "store: what somebody said of an event cannot be stored: {e} (is the disk full?)"
+                    );
+                }
+                Answer::failed(format!("store: {e}"))
+            }
+        };
+        let threshold = |camera: &str| self.per_camera.get(camera).unwrap_or(&self.detection).threshold;
+        match (&mut answer, question) {
+            (Answer::Timeline(timeline), Question::Timeline { camera, .. }) => {
+                timeline.threshold = threshold(camera);
+            }
+            (Answer::Event(Some(file)), _) => file.threshold = threshold(&file.cry.camera),
+            _ => {}
+        }
+        answer
     }
 
     /// The store takes what it is given, as far as is known.
     pub fn is_storing(&self) -> bool {
-        self.store_error.is_none()
+        self.store_error.is_none() && self.recorder.error().is_none()
+    }
+
+    /// Curves are kept for so many days.
+    pub fn keep_curves(&mut self, days: u32, now: Now) {
+        self.recorder.keep(days, now.instant);
+    }
+
+    /// Stores what was heard, and makes what is old small, where that is due and no alert waits.
+    pub fn tend_curves(&mut self, now: Now) {
+        if self.is_settled() {
+            self.recorder.tend(&mut self.store, now);
+        }
+    }
+
+    /// Stores what was heard at once: this process is about to end.
+    pub fn store_curves(&mut self, now: Now) {
+        self.recorder.store(&mut self.store, now);
     }
 
     fn store_failed(&mut self, error: &str, now: Now) {
@@ -299,7 +339,11 @@ impl<S: Storage> Keeper<S> {
                 pending,
                 delivered,
                 failing_since_us,
-                last_error: self.store_error.clone().or(last_error),
+                last_error: self
+                    .store_error
+                    .clone()
+                    .or_else(|| self.recorder.error().map(str::to_owned))
+                    .or(last_error),
             })),
             Err(e) => self.store_failed(&e, now),
         }

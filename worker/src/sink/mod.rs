@@ -3,17 +3,24 @@
 
 pub mod camera;
 pub mod clips;
+pub mod curves;
+pub mod export;
 mod heartbeat;
 pub mod history;
 pub mod keeper;
+mod outages;
 mod outbox;
 mod place;
 pub mod quarantine;
 pub mod query;
 pub mod receiver;
+mod recorder;
 pub mod records;
+mod schema;
+mod series;
 mod sound;
 pub mod store;
+mod timeline;
 mod vfs;
 mod webhook;
 
@@ -210,6 +217,7 @@ impl Sink {
                 && self.keeper.is_settled()
                 && (self.keeper.in_flight() == 0 || since.elapsed() >= DRAIN)
             {
+                self.keeper.store_curves(now());
                 self.report()?;
                 self.link.flush();
                 return Ok(());
@@ -238,14 +246,15 @@ impl Sink {
             }
             // Whoever looks waits for what is to be stored, and never the other way round.
             if let Some((number, question)) = self.question.take() {
-                let history = self.keeper.history(&question);
-                self.link.send(&FromWorker::History { number, history })?;
+                let answer = self.keeper.answer(&question);
+                self.link.send(&FromWorker::History { number, answer })?;
             }
             self.tend_clips()?;
             if self.keeper.must_report(now()) {
                 self.report()?;
             }
             self.keeper.purge_if_due(now());
+            self.keeper.tend_curves(now());
         }
     }
 
@@ -280,6 +289,7 @@ impl Sink {
             Input::Closed(error) => {
                 // Nobody is left to acknowledge to; what is not stored, the next supervisor's cameras tell anew.
                 let _ = self.store_waiting();
+                self.keeper.store_curves(now());
                 return Some(error.map_or(Ok(()), |e| Err(format!("frame from the supervisor: {e}"))));
             }
             Input::Attempted { receiver, delivery, camera, outcome } => {
@@ -342,6 +352,7 @@ impl Sink {
             clips.configure(config.clips);
         }
         let ids = self.receivers.keys().cloned().collect();
+        self.keeper.keep_curves(config.keep_days, now());
         self.keeper.configure(config.run, config.detection, config.cameras, ids, now());
     }
 

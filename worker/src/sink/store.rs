@@ -8,50 +8,18 @@ use std::{
 };
 
 use nursery_shared::{
-    history::{History, Question},
+    history::{Answer, Question},
     message::SetAside,
     timestamp,
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{camera::CameraState, clips, history, quarantine, vfs};
+use super::{
+    camera::CameraState, curves::Curves, history, outages, quarantine, schema, series, timeline, vfs,
+};
 
 /// File name inside the store's directory.
 pub const FILE: &str = "nursery.sqlite";
-
-/// Each step brings the schema from its index to the next version; never changed, only added to.
-const MIGRATIONS: &[&str] = &[
-    "
-    CREATE TABLE alerts (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        message_id TEXT NOT NULL UNIQUE,
-        event_id TEXT NOT NULL,
-        type TEXT NOT NULL,
-        camera TEXT NOT NULL,
-        time_us INTEGER NOT NULL,
-        body TEXT NOT NULL
-    );
-    CREATE INDEX alerts_by_time ON alerts (time_us);
-    CREATE TABLE deliveries (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        alert_id INTEGER NOT NULL REFERENCES alerts (id) ON DELETE CASCADE,
-        receiver TEXT NOT NULL,
-        camera TEXT NOT NULL,
-        -- NULL: not confirmed yet.
-        delivered_us INTEGER,
-        -- Why it will never be tried again.
-        gave_up TEXT
-    );
-    CREATE INDEX deliveries_pending ON deliveries (receiver, camera, id)
-        WHERE delivered_us IS NULL AND gave_up IS NULL;
-    CREATE INDEX deliveries_by_alert ON deliveries (alert_id);
-    CREATE TABLE cameras (name TEXT PRIMARY KEY, state TEXT NOT NULL);
-    -- Survives the removal of old rows.
-    CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-    INSERT INTO totals VALUES ('delivered', 0);
-",
-    clips::table::SCHEMA,
-];
 
 /// Rows of these ages are removed once a day.
 const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 86_400);
@@ -128,8 +96,12 @@ pub trait Storage {
     fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String>;
     /// Deliveries still owed, and those ever confirmed.
     fn counts(&self) -> Result<(u64, u64), String>;
-    /// Stored alerts, for people to look at.
-    fn history(&self, question: &Question) -> Result<History, String>;
+    /// What is stored, and what is not yet, for people to look at; what they say of it is stored.
+    fn answer(&mut self, question: &Question, fresh: &Curves) -> Result<Answer, String>;
+    /// Stores what was heard. A power cut may take the last of it, but nothing that was there before.
+    fn store_curves(&mut self, curves: &Curves) -> Result<(), String>;
+    /// Goes one step in making old curves small and removing those older than so many days; true: there is more to do.
+    fn thin_curves(&mut self, now_us: i64, keep_days: u32) -> Result<bool, String>;
     /// Removes what is too old to keep.
     fn purge(&mut self, receivers: &[String]) -> Result<(), String>;
     /// Keeps a window that was set aside, for study. Where that fails it is gone: the rest must not wait for it.
@@ -165,8 +137,16 @@ impl Storage for Store {
         Store::counts(self).map_err(|e| e.to_string())
     }
 
-    fn history(&self, question: &Question) -> Result<History, String> {
-        history::answer(&self.db, question).map_err(|e| e.to_string())
+    fn answer(&mut self, question: &Question, fresh: &Curves) -> Result<Answer, String> {
+        Store::answer(self, question, fresh).map_err(|e| e.to_string())
+    }
+
+    fn store_curves(&mut self, curves: &Curves) -> Result<(), String> {
+        self.unhurried(|tx| series::store(tx, curves)).map_err(|e| e.to_string())
+    }
+
+    fn thin_curves(&mut self, now_us: i64, keep_days: u32) -> Result<bool, String> {
+        self.unhurried(|tx| series::thin(tx, now_us, keep_days)).map_err(|e| e.to_string())
     }
 
     fn purge(&mut self, receivers: &[String]) -> Result<(), String> {
@@ -229,7 +209,7 @@ impl Store {
                 Some(sound),
             ));
         }
-        migrate(&mut db)?;
+        schema::migrate(&mut db)?;
         let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
         Ok(Self { db, directory, shown: shown.to_owned() })
     }
@@ -300,6 +280,41 @@ impl Store {
         tx.commit()
     }
 
+    /// What is stored, and what is not yet.
+    fn answer(&mut self, question: &Question, fresh: &Curves) -> rusqlite::Result<Answer> {
+        let event = |db: &Connection, event_id: &str| {
+            let file = timeline::event(db, fresh, event_id, timestamp::now_us())?;
+            Ok(Answer::Event(file.map(Box::new)))
+        };
+        match question {
+            Question::Events(listing) => history::answer(&self.db, listing).map(Answer::Events),
+            Question::Timeline { camera, from_us, until_us, points } => {
+                let found = timeline::timeline(&self.db, fresh, camera, *from_us, *until_us, *points)?;
+                Ok(Answer::Timeline(Box::new(found)))
+            }
+            Question::Event { event_id } => event(&self.db, event_id),
+            Question::Feedback { event_id, verdict, by } => {
+                let tx = self.db.transaction()?;
+                timeline::note_feedback(&tx, event_id, *verdict, by, timestamp::now_us())?;
+                tx.commit()?;
+                event(&self.db, event_id)
+            }
+        }
+    }
+
+    /// A transaction that is not waited for until it has reached the disk: it is there with the next one that is, and
+    /// until then it is lost in a power cut as a whole or not at all.
+    fn unhurried<R>(&mut self, act: impl FnOnce(&Transaction) -> rusqlite::Result<R>) -> rusqlite::Result<R> {
+        self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        let outcome = (|| {
+            let tx = self.db.transaction()?;
+            let done = act(&tx)?;
+            tx.commit().map(|()| done)
+        })();
+        self.db.pragma_update(None, "synchronous", "FULL")?;
+        outcome
+    }
+
     /// The oldest delivery still owed to `receiver`, of each camera or of one.
     pub fn heads(&self, receiver: &str, camera: Option<&str>) -> rusqlite::Result<Vec<Pending>> {
         let mut query = self.db.prepare_cached(
@@ -367,6 +382,7 @@ impl Store {
             "DELETE FROM alerts WHERE time_us < ?1 AND id NOT IN (SELECT alert_id FROM deliveries)",
             [before(KEEP_ALERTS)],
         )?;
+        tx.execute("DELETE FROM feedback WHERE event_id NOT IN (SELECT event_id FROM alerts)", [])?;
         tx.commit()?;
         if dropped > 0 {
             tracing::warn!(
@@ -390,31 +406,12 @@ fn insert_alert(tx: &Transaction, alert: &NewAlert, receivers: &[String]) -> rus
         alert.body
     ])?;
     let id = tx.last_insert_rowid();
+    outages::note(tx, alert.kind, alert.time_us, &alert.body)?;
     for receiver in receivers {
         tx.prepare_cached("INSERT INTO deliveries (alert_id, receiver, camera) VALUES (?1, ?2, ?3)")?
             .execute(params![id, receiver, alert.camera])?;
     }
     Ok(())
-}
-
-fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
-    let tx = db.transaction()?;
-    let version: usize =
-        tx.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?.unsigned_abs() as usize;
-    if version > MIGRATIONS.len() {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
-            Some(format!(
-                "schema version {version} is newer than this program, which knows {}",
-                MIGRATIONS.len()
-            )),
-        ));
-    }
-    for step in &MIGRATIONS[version..] {
-        tx.execute_batch(step)?;
-    }
-    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-    tx.commit()
 }
 
 fn is_damage(e: &rusqlite::Error) -> bool {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use nursery_shared::{
-    history::{From, History, MAX_EVENTS, Question},
+    history::{Answer, From, History, Listing, MAX_EVENTS, Question},
     message::{FromWorker, ToWorker},
 };
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -41,7 +41,7 @@ pub struct Feed {
     outbox: Outbox,
     hub: Arc<Hub>,
     /// Who asked the question that is under way.
-    asked: Mutex<Option<(u64, oneshot::Sender<History>)>>,
+    asked: Mutex<Option<(u64, oneshot::Sender<Answer>)>>,
     tickets: AtomicU64,
     /// One question at a time.
     turn: Semaphore,
@@ -91,10 +91,10 @@ impl Feed {
         match message {
             ToWorker::Status(status) => self.hub.set_status(*status),
             ToWorker::Stored => self.stored.notify_one(),
-            ToWorker::History { ticket, history } => {
+            ToWorker::History { ticket, answer: given } => {
                 let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some((_, answer)) = asked.take_if(|(waiting, _)| *waiting == ticket) {
-                    let _ = answer.send(history);
+                    let _ = answer.send(given);
                 }
             }
             _ => return Err("the supervisor sent a message that is not for this role".into()),
@@ -137,7 +137,7 @@ impl Feed {
         let mut found = VecDeque::new();
         let mut from = i64::MAX;
         while found.len() < KEPT {
-            let history = self.ask(question(From::Before(from), MAX_EVENTS)).await?;
+            let history = self.list(listing(From::Before(from), MAX_EVENTS)).await?;
             history.events.into_iter().for_each(|event| found.push_front(event));
             match history.next {
                 Some(next) => from = next,
@@ -153,7 +153,7 @@ impl Feed {
     async fn catch_up(&self) -> Result<(), NoEvents> {
         loop {
             let newest = self.hub.newest();
-            let history = self.ask(question(From::After(newest), MAX_EVENTS)).await?;
+            let history = self.list(listing(From::After(newest), MAX_EVENTS)).await?;
             if history.newest < newest {
                 // The store was moved aside, and another one begun.
                 self.hub.begin_anew();
@@ -182,15 +182,31 @@ impl Feed {
                 break;
             }
             let limit = u32::try_from(left).unwrap_or(MAX_EVENTS).min(MAX_EVENTS);
-            let question = Question { from: From::Before(from), since_us, camera: camera.clone(), limit };
-            let history = self.ask(question).await?;
+            let listing = Listing { from: From::Before(from), since_us, camera: camera.clone(), limit };
+            let history = self.list(listing).await?;
             page.events.extend(history.events);
             page.next = history.next;
         }
         Ok(page)
     }
 
-    async fn ask(&self, question: Question) -> Result<History, NoEvents> {
+    /// The store's answer to a question of somebody who waits.
+    ///
+    /// # Errors
+    /// Too many ask, or there is no answer.
+    pub async fn answer(&self, question: Question) -> Result<Answer, NoEvents> {
+        let _place = self.queue.try_acquire().map_err(|_| NoEvents::Busy)?;
+        self.ask(question).await
+    }
+
+    async fn list(&self, listing: Listing) -> Result<History, NoEvents> {
+        match self.ask(Question::Events(listing)).await? {
+            Answer::Events(history) => Ok(history),
+            _ => Err(NoEvents::Failed("the store answered another question".into())),
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, NoEvents> {
         let failed = |why: &str| NoEvents::Failed(why.to_owned());
         let _turn = self.turn.acquire().await.map_err(|_| failed("this process is about to end"))?;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
@@ -200,13 +216,13 @@ impl Feed {
             .send_newest(&FromWorker::Question { ticket, question }, QUEUE)
             .map_err(NoEvents::Failed)?;
         match tokio::time::timeout(ANSWER, answered).await {
-            Ok(Ok(History { error: Some(why), .. })) => Err(NoEvents::Failed(why)),
-            Ok(Ok(history)) => Ok(history),
+            Ok(Ok(Answer::Failed(why))) => Err(NoEvents::Failed(why)),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(failed("the store does not answer")),
         }
     }
 }
 
-fn question(from: From, limit: u32) -> Question {
-    Question { from, since_us: None, camera: None, limit }
+fn listing(from: From, limit: u32) -> Listing {
+    Listing { from, since_us: None, camera: None, limit }
 }

@@ -6,6 +6,7 @@ mod connections;
 mod doorman;
 mod feed;
 mod hub;
+mod lookback;
 mod metrics;
 pub mod routes;
 mod stream;

@@ -24,7 +24,7 @@ use super::{
     doorman::{Doorman, Login},
     feed::{Feed, NoEvents},
     hub::{Event, Hub},
-    metrics,
+    lookback, metrics,
     stream::{self, Answer, Counted},
 };
 
@@ -70,6 +70,9 @@ pub enum Resource {
     Events,
     Clip,
     Stream,
+    Timeline,
+    Event,
+    Feedback,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -82,6 +85,8 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/", Access::Open, Resource::File(HTML, include_str!("page/index.html"))),
     ("GET", "/app.js", Access::Open, Resource::File(SCRIPT, include_str!("page/app.js"))),
     ("GET", "/clip.js", Access::Open, Resource::File(SCRIPT, include_str!("page/clip.js"))),
+    ("GET", "/timeline.js", Access::Open, Resource::File(SCRIPT, include_str!("page/timeline.js"))),
+    ("GET", "/event.js", Access::Open, Resource::File(SCRIPT, include_str!("page/event.js"))),
     ("GET", "/app.css", Access::Open, Resource::File(STYLE, include_str!("page/app.css"))),
     ("GET", "/icon.svg", Access::Open, Resource::File("image/svg+xml", include_str!("page/icon.svg"))),
     (
@@ -103,6 +108,9 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/api/events", Access::Login, Resource::Events),
     ("GET", "/api/events/{event_id}/clip", Access::Login, Resource::Clip),
     ("GET", "/api/stream", Access::Login, Resource::Stream),
+    ("GET", "/api/cameras/{name}/timeline", Access::Login, Resource::Timeline),
+    ("GET", "/api/events/{event_id}", Access::Login, Resource::Event),
+    ("POST", "/api/events/{event_id}/feedback", Access::Login, Resource::Feedback),
 ];
 
 /// The description of the API for programs.
@@ -187,7 +195,7 @@ impl Site {
         }
         let path = request.uri().path();
         let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
-        let mut found = ROUTES.iter().filter(|(_, known, ..)| is_path(known, path)).peekable();
+        let mut found = ROUTES.iter().filter(|(_, known, ..)| is_at(known, path)).peekable();
         let Some(first) = found.peek() else {
             return Err(refuse(StatusCode::NOT_FOUND, "there is nothing here, see /api/openapi.json").into());
         };
@@ -262,11 +270,20 @@ impl Site {
             },
             Resource::Cameras => self.part("cameras").await,
             Resource::Workers => self.part("workers").await,
-            Resource::Events => self.events(request.uri().query().unwrap_or_default()).await,
-            Resource::Clip => {
-                let event_id = request.uri().path().split('/').nth(3).unwrap_or_default();
-                self.feed.clips.clip(event_id, request.headers()).await
+            Resource::Timeline => {
+                let query = request.uri().query().unwrap_or_default();
+                lookback::timeline(&self.feed, part_of(&request, 3), query).await
             }
+            Resource::Event => lookback::event(&self.feed, part_of(&request, 3)).await,
+            Resource::Feedback => {
+                let (event_id, by) = (part_of(&request, 3).to_owned(), lookback::way(request.headers()));
+                match json_body(request).await {
+                    Ok(body) => lookback::feedback(&self.feed, &event_id, by, &body).await,
+                    Err(refusal) => *refusal,
+                }
+            }
+            Resource::Events => self.events(request.uri().query().unwrap_or_default()).await,
+            Resource::Clip => self.feed.clips.clip(part_of(&request, 3), request.headers()).await,
             Resource::Stream => {
                 let last = text(request.headers(), &HeaderName::from_static("last-event-id"));
                 let last = last.and_then(|id| id.parse().ok()).filter(|id: &i64| *id >= 0);
@@ -344,20 +361,11 @@ impl Site {
     }
 
     async fn log_in(&self, request: Request<Incoming>, from: IpAddr) -> Reply {
-        let kind = text(request.headers(), &header::CONTENT_TYPE).unwrap_or_default();
-        if kind.split(';').next().map(str::trim) != Some(JSON) {
-            return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected Content-Type: application/json");
-        }
-        let body = Limited::new(request.into_body(), BODY).collect();
-        let body = match tokio::time::timeout(PATIENCE, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => {
-                return closing(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broken"));
-            }
-            Err(_) => return closing(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+        let body = match json_body(request).await {
+            Ok(body) => body,
+            Err(refusal) => return *refusal,
         };
-        let password = serde_json::from_slice::<Value>(&body).ok();
-        let Some(password) = password.as_ref().and_then(|v| v["password"].as_str()) else {
+        let Some(password) = body["password"].as_str() else {
             return refuse(StatusCode::BAD_REQUEST, "expected {\"password\": \"…\"}");
         };
         if !self.doorman.is_strict() {
@@ -380,13 +388,49 @@ impl Site {
                     page.events.iter().filter_map(Event::new).map(|event| event.value).collect();
                 document(&json!({"events": events, "next": page.next}))
             }
-            Err(NoEvents::Busy) => later(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Duration::from_secs(1),
-                "too many ask for events: try again",
-            ),
-            Err(NoEvents::Failed(why)) => refuse(StatusCode::SERVICE_UNAVAILABLE, &why),
+            Err(why) => no_events(why),
         }
+    }
+}
+
+/// Why there is nothing of the store.
+pub fn no_events(why: NoEvents) -> Reply {
+    match why {
+        NoEvents::Busy => later(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Duration::from_secs(1),
+            "too many ask for events: try again",
+        ),
+        NoEvents::Failed(why) => refuse(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+/// Whether a path is one of those that a route is for; `{…}` in it stands for anything but nothing.
+fn is_at(route: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    let fits = |known: &str, part: &str| known == part || (known.starts_with('{') && !part.is_empty());
+    route.split('/').all(|known| parts.next().is_some_and(|part| fits(known, part))) && parts.next().is_none()
+}
+
+/// A part of the path that is asked for, counted from the slash that it begins with.
+fn part_of(request: &Request<Incoming>, number: usize) -> &str {
+    request.uri().path().split('/').nth(number).unwrap_or_default()
+}
+
+/// The body of a request as JSON; where it is none, null.
+async fn json_body(request: Request<Incoming>) -> Result<Value, Box<Reply>> {
+    let kind = text(request.headers(), &header::CONTENT_TYPE).unwrap_or_default();
+    if kind.split(';').next().map(str::trim) != Some(JSON) {
+        let why = "expected Content-Type: application/json";
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into());
+    }
+    let body = Limited::new(request.into_body(), BODY).collect();
+    match tokio::time::timeout(PATIENCE, body).await {
+        Ok(Ok(body)) => Ok(serde_json::from_slice(&body.to_bytes()).unwrap_or_default()),
+        Ok(Err(_)) => {
+            Err(closing(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broken")).into())
+        }
+        Err(_) => Err(closing(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")).into()),
     }
 }
 
@@ -430,15 +474,6 @@ impl Asked {
     }
 }
 
-/// Whether a path is of this kind: a part in braces is any one.
-fn is_path(known: &str, path: &str) -> bool {
-    let mut parts = path.split('/');
-    known.split('/').all(|known| match parts.next() {
-        Some(part) => known == part || known.starts_with('{') && !part.is_empty(),
-        None => false,
-    }) && parts.next().is_none()
-}
-
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -472,7 +507,8 @@ fn whole(status: StatusCode, kind: &'static str, content: Bytes) -> Reply {
     reply(status, kind, Answer::Whole(Full::new(content)))
 }
 
-fn document(value: &Value) -> Reply {
+/// An answer that is a JSON document.
+pub fn document(value: &Value) -> Reply {
     whole(StatusCode::OK, JSON, Bytes::from(value.to_string()))
 }
 
@@ -561,6 +597,16 @@ mod tests {
             assert!(Asked::parse(bad).is_err(), "{bad}");
         }
         assert!(Asked::parse(&format!("camera={}", "x".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_path_may_stand_for_something_and_never_for_nothing_or_more() {
+        let route = "/api/cameras/{name}/timeline";
+        assert!(is_at(route, "/api/cameras/crib/timeline") && is_at("/", "/"));
+        for other in ["/api/cameras//timeline", "/api/cameras/a/b/timeline", "/api/cameras/crib", "", "/"] {
+            assert!(!is_at(route, other), "{other}");
+        }
+        assert!(!is_at("/api/events/{event_id}", "/api/events/") && !is_at("/api/events", "/api/events/x"));
     }
 
     #[test]

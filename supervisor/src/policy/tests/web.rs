@@ -2,7 +2,7 @@
 
 use nursery_shared::{
     config::WebConfig,
-    history::{From, History, Question, StoredEvent},
+    history::{Answer, From, History, Listing, Question, StoredEvent},
 };
 
 use super::*;
@@ -14,11 +14,16 @@ fn world() -> World {
 }
 
 fn question(n: i64) -> Question {
-    Question { from: From::After(n), since_us: None, camera: None, limit: 10 }
+    Question::Events(listing(n))
 }
 
-fn history(n: i64) -> History {
-    History { events: vec![StoredEvent { id: n, json: "{}".into() }], newest: n, ..History::default() }
+fn listing(n: i64) -> Listing {
+    Listing { from: From::After(n), since_us: None, camera: None, limit: 10 }
+}
+
+fn history(n: i64) -> Answer {
+    let event = StoredEvent { id: n, json: "{}".into() };
+    Answer::Events(History { events: vec![event], newest: n, next: None })
 }
 
 impl World {
@@ -36,9 +41,9 @@ impl World {
     }
 
     /// The answers that the page has got.
-    fn answers(&self) -> Vec<(u64, History)> {
+    fn answers(&self) -> Vec<(u64, Answer)> {
         let of = |m: &ToWorker| match m {
-            ToWorker::History { ticket, history } => Some((*ticket, history.clone())),
+            ToWorker::History { ticket, answer } => Some((*ticket, answer.clone())),
             _ => None,
         };
         self.inbox("web").iter().filter_map(of).collect()
@@ -107,37 +112,37 @@ fn questions_go_to_the_sink_one_at_a_time_and_answers_to_who_asked() {
     world.say("web", FromWorker::Question { ticket: 72, question: question(3) });
     world.pass(Duration::from_secs(1), &[]);
     assert_eq!(world.questions().len(), 1);
-    world.say("sink", FromWorker::History { number: 0, history: history(1) });
+    world.say("sink", FromWorker::History { number: 0, answer: history(1) });
     world.pass(Duration::from_millis(100), &[]);
     assert_eq!(world.questions()[1..], [(1, question(3))]);
     assert_eq!(world.answers(), [(70, history(1))]);
     // A sink that dies takes the question along, and who asked is told.
     world.exit("sink", Exit::Signal(9));
-    assert_eq!(world.answers()[1], (72, History::failed("the store is not within reach at the moment")));
+    assert_eq!(world.answers()[1], (72, Answer::failed("the store is not within reach at the moment")));
     world.say("web", FromWorker::Question { ticket: 73, question: question(4) });
     world.pass(Duration::from_millis(50), &["sink"]);
-    assert!(world.answers().iter().any(|(ticket, h)| *ticket == 73 && h.error.is_some()));
+    assert!(world.answers().iter().any(|(ticket, h)| *ticket == 73 && matches!(h, Answer::Failed(_))));
     // What a page asked that has died since is answered to nobody.
     world.pass(Duration::from_secs(1), &[]);
     world.say("web", FromWorker::Question { ticket: 1, question: question(5) });
     let (number, _) = world.questions().pop().expect("a question");
     world.exit("web", Exit::Signal(9));
     world.pass(Duration::from_secs(1), &[]);
-    world.say("sink", FromWorker::History { number, history: history(5) });
+    world.say("sink", FromWorker::History { number, answer: history(5) });
     assert!(world.answers().is_empty());
     assert!(world.running.contains_key("sink"));
 }
 
 #[test]
 fn a_page_or_a_sink_that_makes_things_up_is_killed_alone() {
-    let wide = Question { limit: 1_000_000, ..question(1) };
-    let long = Question { camera: Some("x".repeat(65)), ..question(1) };
+    let wide = Question::Events(Listing { limit: 1_000_000, ..listing(1) });
+    let long = Question::Events(Listing { camera: Some("x".repeat(65)), ..listing(1) });
     let questions = [wide, long].map(|question| ("web", FromWorker::Question { ticket: 1, question }));
     let others = [
         ("web", FromWorker::Ack { up_to: 0 }),
         ("web", FromWorker::Event { json: "{}".into() }),
-        ("web", FromWorker::History { number: 0, history: History::default() }),
-        ("sink", FromWorker::History { number: 9, history: History::default() }),
+        ("web", FromWorker::History { number: 0, answer: Answer::Event(None) }),
+        ("sink", FromWorker::History { number: 9, answer: Answer::Event(None) }),
         ("sink", FromWorker::WantStatus),
         ("infer:0", FromWorker::Question { ticket: 1, question: question(1) }),
         ("capture:a", FromWorker::WantStatus),

@@ -8,8 +8,12 @@ use nursery_shared::{
     cage::{Cage, Guard},
     clip::{About, Format, Found},
     codec, config,
+    curve::Curve,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
-    history::{From, History, Question, StoredEvent},
+    history::{
+        Answer, Cry, EventFile, Feedback, From, History, Listing, Outage, Question, StoredEvent, Timeline,
+        Verdict as Opinion,
+    },
     media::ClipReport,
     message::{
         CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, Lost, ModelShape, Record,
@@ -211,16 +215,24 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::Loaded(model()),
         FromWorker::WantStatus,
         FromWorker::Question { ticket: 3, question: question() },
+        FromWorker::Question { ticket: 4, question: timeline() },
+        FromWorker::Question { ticket: 5, question: Question::Event { event_id: "0198c2a1-7000".into() } },
+        FromWorker::Question { ticket: 6, question: feedback() },
         FromWorker::History {
             number: 4,
-            history: History {
+            answer: Answer::Events(History {
                 events: vec![StoredEvent { id: 9, json: r#"{"type":"cry.started"}"#.into() }],
                 newest: 12,
                 next: Some(9),
-                error: None,
-            },
+            }),
         },
-        FromWorker::History { number: 5, history: History::failed("store: locked") },
+        FromWorker::History { number: 5, answer: Answer::failed("store: locked") },
+        FromWorker::History { number: 6, answer: lookback() },
+        FromWorker::History {
+            number: 7,
+            answer: Answer::Event(Some(Box::new(EventFile { cry: cry(), curve: curve(), threshold: 0.5 }))),
+        },
+        FromWorker::History { number: 8, answer: Answer::Event(None) },
         FromWorker::WantMedia { ticket: 5, camera: "crib".into() },
         FromWorker::OpenClip { clip: 7, camera: "crib".into(), from_us: 1, max_bytes: 2 },
         FromWorker::CloseClip { clip: 7, camera: "crib".into(), until_us: 3 },
@@ -246,7 +258,50 @@ fn clip() -> Found {
 }
 
 fn question() -> Question {
-    Question { from: From::After(7), since_us: Some(5), camera: Some("crib".into()), limit: 50 }
+    let camera = Some("crib".into());
+    Question::Events(Listing { from: From::After(7), since_us: Some(5), camera, limit: 50 })
+}
+
+fn timeline() -> Question {
+    Question::Timeline { camera: "crib".into(), from_us: 5_000_000, until_us: 9_000_000, points: 4 }
+}
+
+fn feedback() -> Question {
+    Question::Feedback { event_id: "0198c2a1-7000".into(), verdict: Opinion::NotCry, by: "page".into() }
+}
+
+fn curve() -> Curve {
+    let bytes = || vec![0, 125, 250, 255];
+    Curve { from_us: 5_000_000, step_us: 1_000_000, scores: bytes(), levels: bytes(), peaks: bytes() }
+}
+
+fn cry() -> Cry {
+    Cry {
+        event_id: "0198c2a1-7000".into(),
+        camera: "crib".into(),
+        onset_us: 6_000_000,
+        offset_us: Some(7_000_000),
+        score: 0.9,
+        peak_score: Some(0.97),
+        feedback: Some(Feedback { verdict: Opinion::Cry, at_us: 8_000_000, by: "api".into() }),
+    }
+}
+
+fn lookback() -> Answer {
+    let outage = Outage {
+        event_id: "0198c2a1-7001".into(),
+        camera: "crib".into(),
+        since_us: 8_000_000,
+        until_us: None,
+        reason: "no audio".into(),
+    };
+    Answer::Timeline(Box::new(Timeline {
+        curve: curve(),
+        cries: vec![cry()],
+        outages: vec![outage],
+        truncated: true,
+        threshold: 0.5,
+    }))
 }
 
 fn model() -> ModelShape {
@@ -285,6 +340,7 @@ fn to_worker() -> Vec<ToWorker> {
         cameras: vec![CameraDetection { camera: "crib".into(), detection: config.detection }],
         heartbeat: Some(nursery_shared::secret::Secret::new("https://example.org/ping")),
         clips: config::ClipsConfig::default(),
+        keep_days: 30,
     };
     let configure = config.cameras.into_iter().map(|camera| ToWorker::ConfigureCapture {
         camera,
@@ -298,7 +354,9 @@ fn to_worker() -> Vec<ToWorker> {
         ToWorker::ConfigureWeb(config.web.clone().unwrap_or_default()),
         ToWorker::Stored,
         ToWorker::Question { number: 1, question: question() },
-        ToWorker::History { ticket: 2, history: History::default() },
+        ToWorker::Question { number: 2, question: feedback() },
+        ToWorker::History { ticket: 2, answer: Answer::Events(History::default()) },
+        ToWorker::History { ticket: 3, answer: lookback() },
         ToWorker::ConfigureSink(sink),
         ToWorker::Batch { batch: 3, windows: vec![job(1), job(2)] },
         ToWorker::Record { seq: 1, record: record(scores) },

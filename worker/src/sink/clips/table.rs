@@ -8,25 +8,6 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::sink::{store::FILE, vfs};
 
-/// A step of the store's schema.
-pub const SCHEMA: &str = "
-    CREATE TABLE clips (
-        -- Of the alert that announced the event; names the file.
-        alert_id INTEGER PRIMARY KEY,
-        event_id TEXT NOT NULL UNIQUE,
-        camera TEXT NOT NULL,
-        -- wav, m4a or mp4
-        format TEXT NOT NULL,
-        from_us INTEGER NOT NULL,
-        until_us INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        -- Why it is shorter than it was meant to be.
-        note TEXT
-    );
-    CREATE INDEX clips_by_time ON clips (from_us);
-    CREATE INDEX IF NOT EXISTS alerts_by_event ON alerts (event_id);
-";
-
 /// An event that began longer ago is over, whatever is known of its end.
 const LONGEST_EVENT_US: i64 = 86_400_000_000;
 

@@ -76,7 +76,9 @@ function buildCamera(camera) {
     gauge("level", "Level", { min: -90, max: 0, value: -90 }),
     gauge("score", "Cry", { min: 0, max: 1, low: 0.3, high: 0.5, optimum: 0, value: 0 }),
     make("p", { "data-part": "cry" }),
-    make("p", { class: "dim", "data-part": "error" }));
+    make("p", { class: "dim", "data-part": "error" }),
+    make("p", { class: "links" },
+      make("a", { href: `#timeline/${encodeURIComponent(camera.name)}`, "aria-label": `Timeline of ${camera.name}` }, "Timeline")));
 }
 
 function updateCamera(node, camera) {
@@ -138,7 +140,8 @@ function buildEvent(event) {
   return make("li", { class: kind },
     make("span", { class: "what" }, `${WHAT[event.type] ?? event.type}: ${event.data?.camera ?? ""}`),
     make("time", { datetime: event.timestamp }, clock(event.timestamp)),
-    make("span", { class: "more" }, describe(event)));
+    make("span", { class: "more" }, describe(event),
+      kind === "cry" ? make("a", { href: `#event/${event.data.event_id}`, "aria-label": `Details of the cry at ${event.data.camera}, ${clock(event.timestamp)}` }, "Details") : null));
 }
 
 function showEvents() {
@@ -232,14 +235,24 @@ function show() {
 }
 
 function go() {
-  const wanted = location.hash.slice(1);
-  state.view = ["wall", "events", "workers"].includes(wanted) ? wanted : "wall";
+  // Some views are of something: #timeline/NAME.
+  const [wanted, argument = ""] = location.hash.slice(1).split("/");
+  state.view = document.getElementById(wanted)?.classList.contains("view") ? wanted : "wall";
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== state.view || !$("login").hidden;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   show();
+  dispatchEvent(new CustomEvent("nursery:view", { detail: { view: state.view, argument: decode(argument) } }));
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function freshness() {
@@ -280,6 +293,7 @@ function listen() {
     addEvents([event]);
     announce(event);
     showEvents();
+    dispatchEvent(new CustomEvent("nursery:event", { detail: event }));
   });
   on("reset", () => loadEvents(false));
   stream.onerror = () => {

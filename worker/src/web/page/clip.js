@@ -183,11 +183,20 @@ function clipMono(buffer) {
   return mono;
 }
 
-/**
- * Shows the clip of an event inside of `place`. `details`: {onset, offset} as times, and {scores: [[ms since 1970,
- * probability], …]}, as far as they are known.
- */
-async function showClip(place, eventId, details = {}) {
+/** What the detector made of it, as far as that is stored: {onset, offset, scores: [{t, p}]}, times in ms since 1970. */
+async function clipDetails(eventId) {
+  const response = await fetch(`/api/events/${encodeURIComponent(eventId)}`).catch(() => null);
+  const event = response?.ok ? await response.json().catch(() => ({})) : {};
+  const begin = Date.parse(event.curve?.from ?? "");
+  const scores = (event.curve?.score ?? []).map((p, n) => ({ t: begin + (n + 0.5) * event.curve.step_s * 1000, p }));
+  return {
+    onset: Date.parse(event.onset ?? ""), offset: Date.parse(event.offset ?? ""),
+    scores: scores.filter(({ p }) => typeof p === "number"),
+  };
+}
+
+/** Shows the clip of an event inside of `place`, as soon as it is complete. */
+async function showClip(place, eventId) {
   const url = `/api/events/${encodeURIComponent(eventId)}/clip`;
   const note = document.createElement("p");
   note.className = "dim";
@@ -195,6 +204,7 @@ async function showClip(place, eventId, details = {}) {
   note.textContent = "Loading the clip.";
   place.replaceChildren(note);
   place.dataset.event = eventId;
+  // Another event takes the place of this one.
   const current = () => place.dataset.event === eventId && place.contains(note);
   let response;
   for (;;) {
@@ -205,6 +215,10 @@ async function showClip(place, eventId, details = {}) {
     note.textContent = `The clip cannot be had at the moment: ${why}.`;
     await new Promise((go) => setTimeout(go, 2000));
     if (!current()) return;
+  }
+  if (response?.status === 401) {
+    delete place.dataset.event;
+    return showLogin();
   }
   if (!response?.ok) {
     note.textContent = response?.status === 404
@@ -242,12 +256,13 @@ async function showClip(place, eventId, details = {}) {
     note.textContent += " This browser cannot decode its sound for a spectrogram.";
     return;
   }
-  const seconds = (time) => (Date.parse(time) - start) / 1000;
+  const seconds = (ms) => (ms - start) / 1000;
   const within = (t) => Number.isFinite(t) && t >= 0 && t <= buffer.duration;
+  const details = await clipDetails(eventId);
   const view = {
     picture: await clipPicture(clipMono(buffer), buffer.sampleRate, Math.min(1200, Math.ceil(buffer.duration * 50))),
     duration: buffer.duration,
-    scores: (details.scores ?? []).map(([ms, p]) => ({ t: (ms - start) / 1000, p })).filter(({ t }) => within(t)),
+    scores: details.scores.map(({ t, p }) => ({ t: seconds(t), p })).filter(({ t }) => within(t)),
     marks: [details.onset, details.offset].map(seconds).filter(within),
     position: 0,
   };
@@ -269,3 +284,14 @@ async function showClip(place, eventId, details = {}) {
   new ResizeObserver(draw).observe(canvas);
   draw();
 }
+
+addEventListener("nursery:view", ({ detail }) => {
+  const place = $("clip");
+  if (detail.view === "event" && detail.argument && $("login").hidden) {
+    if (place.dataset.event !== detail.argument) showClip(place, detail.argument);
+  } else {
+    // Nothing plays on where nobody sees it.
+    delete place.dataset.event;
+    place.replaceChildren();
+  }
+});
