@@ -63,6 +63,15 @@ pub fn limit_memory() {
     }
 }
 
+/// Writes no larger file than a clip may be: whoever takes this process over cannot fill the disk with one.
+fn limit_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_FSIZE) {
+        let most = nursery_shared::clip::MAX_BYTES;
+        // Where it cannot be set, what honest processes do has to do.
+        let _ = setrlimit(Resource::RLIMIT_FSIZE, most.min(soft), most.min(hard));
+    }
+}
+
 /// Runs until the supervisor drains this process or is gone, or the recording ends.
 pub fn run() -> Result<(), String> {
     limit_memory();
@@ -75,6 +84,10 @@ pub fn run() -> Result<(), String> {
     };
     let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
     let plan = Plan::capture(&camera, &source);
+    // A program of the configuration may have files of its own.
+    if !plan.programs {
+        limit_files();
+    }
     let source = Ready::from(source);
     cage.confine(&plan);
     let (inbox, outbox) = link.start()?;

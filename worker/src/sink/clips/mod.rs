@@ -15,7 +15,7 @@ use std::{
 };
 
 use nursery_shared::{
-    clip::{About, Found},
+    clip::{About, Found, MAX_BYTES},
     config::ClipsConfig,
     line::one_line,
     media::ClipReport,
@@ -31,8 +31,6 @@ use table::{Entry, Table};
 
 /// Clips that are written at the same time.
 const MOST_OPEN: usize = 64;
-/// Bytes of a clip at the most, whatever there is room for.
-const MOST_BYTES: u64 = 256 << 20;
 /// With less than this nothing is begun.
 const FEWEST_BYTES: u64 = 64 << 10;
 /// How fast a clip grows at the most between two looks: 64 Mbit/s.
@@ -59,8 +57,9 @@ struct Open {
     told: bool,
     /// When it is told to end, whatever the event does.
     longest: Instant,
-    /// When it is taken as it is.
+    /// When it is taken as it is, and what is said of it then.
     given_up: Instant,
+    why: &'static str,
 }
 
 /// What is to be known of an alert.
@@ -198,6 +197,7 @@ impl Clips {
                 told: false,
                 longest: now + left,
                 given_up: now + left + LATE,
+                why: "whoever wrote it did not say that it is complete",
             },
         );
         let camera = cry.camera.clone();
@@ -231,10 +231,10 @@ impl Clips {
                 self.note_failure(e);
             }
         }
-        let overdue: Vec<i64> =
-            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, _)| *n).collect();
-        for number in overdue {
-            self.settle(number, Some("whoever wrote it is gone".into()));
+        let overdue: Vec<(i64, &'static str)> =
+            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, o)| (*n, o.why)).collect();
+        for (number, why) in overdue {
+            self.settle(number, Some(why.to_owned()));
         }
         self.look(now);
         let long: Vec<(i64, i64)> = self
@@ -268,7 +268,7 @@ impl Clips {
         let promised: u64 = self.open.values().map(|o| on_disk(o.max_bytes)).sum();
         let fixed = self.table.bytes_of_open_events(timestamp::now_us())?;
         let left = self.keep_bytes().saturating_sub(promised).saturating_sub(fixed);
-        Ok((left / 4).min(MOST_BYTES))
+        Ok((left / 4).min(MAX_BYTES))
     }
 
     /// Removes the oldest clips until there is room for what is being written, and for so much more; false where that
@@ -419,8 +419,8 @@ impl Clips {
             // Somebody may still write to it, who was told to end when the process before this one did.
             let given_up = if first { now + LEFT_ALONE } else { now };
             let (event_id, camera) = (event.event_id, event.camera);
-            let open =
-                Open { event_id, camera, from_us, max_bytes: item.bytes, told: true, longest: now, given_up };
+            let (max_bytes, why) = (item.bytes, "it was being written when a process died");
+            let open = Open { event_id, camera, from_us, max_bytes, told: true, longest: now, given_up, why };
             self.open.insert(item.number, open);
             return Ok(());
         };
