@@ -20,6 +20,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc, time::Duration};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nursery_shared::{
     config::CameraConfig,
+    media::Kind,
     message::{CapturedWindow, FromWorker, ModelShape, PROGRESS_INTERVAL, Role, StreamState, ToWorker},
 };
 use tokio::{
@@ -275,7 +276,10 @@ fn open_clip(
 ) -> Result<(), String> {
     match (tap, file) {
         (Some(tap), Some(file)) => {
-            clips.open(what, file, tap.tracks(), tap.remembered(what.1).cloned().collect())
+            // Pictures begin at a key frame before; so does the sound then.
+            let pictures = tap.remembered(what.1).filter(|p| p.kind == Kind::Video).map(|p| p.time_us);
+            let from_us = pictures.min().map_or(what.1, |time| time.min(what.1));
+            clips.open(what, file, tap.tracks(), tap.remembered(from_us).cloned().collect())
         }
         (None, _) => clips.refuse(what.0, "it is a recording that is read faster than time".into()),
         (_, None) => clips.refuse(what.0, "its file was lost on the way".into()),
