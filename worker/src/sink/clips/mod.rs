@@ -9,8 +9,10 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     os::fd::OwnedFd,
     path::Path,
+    sync::mpsc::{SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -91,6 +93,21 @@ pub struct Clips {
     compared_at: Option<Instant>,
     /// The newest failure, so that each is logged once.
     failure: Option<String>,
+    /// Files that are to reach the disk, which a thread of its own waits for.
+    written: Option<SyncSender<File>>,
+}
+
+/// A thread that waits for the disk, so that nobody else does.
+fn wait_for_disk() -> Option<SyncSender<File>> {
+    let (sender, files) = sync_channel::<File>(MOST_OPEN);
+    let wait = move || {
+        for file in files {
+            if let Err(e) = file.sync_data() {
+                tracing::warn!("clips: a power cut may take one of them: {e}");
+            }
+        }
+    };
+    std::thread::Builder::new().name("clips".into()).spawn(wait).ok().map(|_| sender)
 }
 
 /// The time that a text of ours says.
@@ -119,6 +136,7 @@ impl Clips {
             looked_at: None,
             compared_at: None,
             failure: None,
+            written: None,
         })
     }
 
@@ -325,10 +343,17 @@ impl Clips {
     fn settle(&mut self, number: i64, note: Option<String>) {
         let Some(open) = self.open.remove(&number) else { return };
         let part = format!("{DIR}/{number}.part");
-        let mended = self.shelf.open_part(number).and_then(|file| whole::mend(&file));
+        let mended = self.shelf.open_part(number).and_then(|file| Ok((whole::mend(&file)?, file)));
         let found = match mended {
-            Ok(Some(found)) => found,
-            Ok(None) => {
+            Ok((Some(found), file)) => {
+                if self.written.is_none() {
+                    self.written = wait_for_disk();
+                }
+                // Where so many wait already, a power cut may take this one.
+                let _ = self.written.as_ref().map(|files| files.try_send(file));
+                found
+            }
+            Ok((None, _)) => {
                 let why = note.unwrap_or_else(|| "nothing was written".into());
                 tracing::warn!("clips: none of camera {}: {why}", open.camera);
                 if let Err(e) = self.shelf.remove(number, None) {
