@@ -56,6 +56,8 @@ impl Browser {
             "--disable-gpu".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--hide-scrollbars".to_owned(),
+            // Nobody is there to touch what is to be played.
+            "--autoplay-policy=no-user-gesture-required".to_owned(),
             format!("--window-size={width},{height}"),
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome",
