@@ -62,7 +62,8 @@ impl Recorder {
 
     /// Does what is due, one thing at a time.
     pub fn tend(&mut self, store: &mut impl Storage, now: Now) {
-        if now.instant >= self.store_at {
+        let urgent = self.curves.is_urgent() && self.error.is_none();
+        if urgent || now.instant >= self.store_at {
             self.store(store, now);
         } else if now.instant >= self.thin_at {
             match store.thin_curves(now.wall_us, self.keep_days) {
@@ -231,6 +232,27 @@ mod tests {
         let Answer::Timeline(found) = disk.answer(&question, recorder.fresh()).unwrap() else { panic!() };
         assert_eq!(found.curve.scores, vec![of_score(0.25); 240]);
         assert!(!found.curve.levels.contains(&NOTHING));
+    }
+
+    #[test]
+    fn of_a_recording_that_is_scored_faster_than_it_was_made_nothing_is_given_up() {
+        let dir = Dir::new("fast");
+        let begin = begin();
+        let mut store = Store::open(&dir.0).unwrap();
+        let mut recorder = Recorder::new(begin.instant);
+        for second in 0..3600 {
+            recorder.take(&window("tape", begin.wall_us + second * 1_000_000));
+            recorder.tend(&mut store, Now { wall_us: begin.wall_us, ..begin });
+        }
+        recorder.store(&mut store, begin);
+        let until_us = begin.wall_us + 3_600_000_000;
+        let question =
+            Question::Timeline { camera: "tape".into(), from_us: begin.wall_us, until_us, points: 2000 };
+        let Answer::Timeline(found) = Storage::answer(&mut store, &question, recorder.fresh()).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(found.curve.scores, vec![of_score(0.25); 1800]);
     }
 
     #[test]
