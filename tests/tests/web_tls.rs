@@ -164,6 +164,7 @@ fn files_that_cannot_be_used_are_refused_in_one_line_and_what_runs_goes_on() {
     };
     write(&files.path("nothing.pem"), "no PEM at all\n", 0o600);
     write(&files.path("broken.pem"), "-----BEGIN PRIVATE KEY-----\n!!!\n-----END PRIVATE KEY-----\n", 0o600);
+    write(&files.path("copy.pem"), &fs::read_to_string(files.path("chain.pem")).unwrap(), 0o600);
     let mut no_chain = config.clone();
     no_chain["web"]["tls"]["certificate"] = files.path("nothing.pem").display().to_string().into();
     for (wrong, words) in [
@@ -172,7 +173,7 @@ fn files_that_cannot_be_used_are_refused_in_one_line_and_what_runs_goes_on() {
         (key(files.path("missing.pem")), "no such file beside the configuration"),
         (key(files.path("nothing.pem")), "holds no private key"),
         (key(files.path("broken.pem")), "is no sound PEM file"),
-        (key(files.path("chain.pem")), "holds no private key"),
+        (key(files.path("copy.pem")), "holds no private key"),
         (no_chain, "holds no certificate"),
     ] {
         service.write_config(&wrong);
