@@ -23,6 +23,7 @@ use tokio::{
     sync::Notify,
     time::Sleep,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::routes::Site;
 
@@ -139,12 +140,17 @@ impl Connections {
     ///
     /// # Errors
     /// The socket is of no use any more.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, site: &Arc<Site>) -> Result<(), String> {
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        acceptor: Option<TlsAcceptor>,
+        site: &Arc<Site>,
+    ) -> Result<(), String> {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Some(place) = self.enter(peer.ip()) {
-                        tokio::spawn(talk(stream, place, Arc::clone(site)));
+                        tokio::spawn(welcome(stream, acceptor.clone(), place, Arc::clone(site)));
                     }
                     // Whoever was told to go closes his descriptor before another one is taken.
                     tokio::task::yield_now().await;
@@ -162,9 +168,30 @@ impl Connections {
     }
 }
 
-/// One connection from beginning to end.
-async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
+/// A connection that has just come: hands are shaken first, where there is TLS, within the time of a header.
+async fn welcome(stream: TcpStream, acceptor: Option<TlsAcceptor>, place: Place, site: Arc<Site>) {
     let _ = stream.set_nodelay(true);
+    let stream = Patient::new(stream);
+    let Some(acceptor) = acceptor else { return talk(stream, false, place, site).await };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HEADER, acceptor.accept(stream)) => shaken,
+        () = place.leave.notified() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => talk(stream, true, place, site).await,
+        // Browsers that do not trust the certificate end it here, and so does whoever speaks no TLS.
+        Ok(Err(e)) => tracing::debug!("no TLS with {}: {e}", place.from),
+        Err(_) => {}
+    }
+}
+
+/// One connection from its first request to its end; `tls`: nobody on the way can read it.
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: bool,
+    place: Place,
+    site: Arc<Site>,
+) {
     let place = Arc::new(place);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (place, site) = (Arc::clone(&place), Arc::clone(&site));
@@ -173,7 +200,7 @@ async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
             if request.method() != hyper::Method::POST {
                 place.set_idle(false);
             }
-            let answer = site.answer(request, place.from).await;
+            let answer = site.answer(request, place.from, tls).await;
             // An answer that goes on is one that is being given.
             if !answer.body().goes_on() {
                 place.set_idle(true);
@@ -187,7 +214,7 @@ async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADER_FIELDS)
         .half_close(false)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     loop {
         let patience = place.patience().unwrap_or(IDLE);

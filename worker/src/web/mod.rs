@@ -10,6 +10,7 @@ mod lookback;
 mod metrics;
 pub mod routes;
 mod stream;
+pub mod tls;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -41,9 +42,12 @@ pub fn run() -> Result<(), String> {
     };
     // The only socket that this process will ever open by itself; nobody is taken in before the cage is closed.
     let listener = listen(&config.listen)?;
+    let found = config.tls.as_ref().map(tls::find).transpose()?;
     let plan = Plan::web();
     cage.confine(&plan);
     let (inbox, outbox) = opened.start()?;
+    let acceptor = found.as_ref().map(tls::acceptor).transpose()?;
+    drop(found);
     let doorman = Arc::new(Doorman::new(&config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -63,7 +67,16 @@ pub fn run() -> Result<(), String> {
     };
     outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
-    tracing::info!("the page is at http://{address}/");
+    match acceptor {
+        Some(_) => tracing::info!("the page is at https://{address}/"),
+        None => tracing::info!("the page is at http://{address}/"),
+    }
+    if acceptor.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            "web.listen: {address} without web.tls: passwords and what is seen travel readable, unless a reverse proxy is \
+             all that can get here"
+        );
+    }
     let (ended, end) = tokio::sync::oneshot::channel();
     let reader = Arc::clone(&feed);
     std::thread::Builder::new()
@@ -75,7 +88,7 @@ pub fn run() -> Result<(), String> {
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = end => outcome.unwrap_or_else(|_| Err("the reading thread is gone".into())),
-            never = serve(listener, &connections, &site) => never,
+            never = connections.serve(listener, acceptor, &site) => never,
             never = report(&outbox) => never,
             () = feed.keep_status() => Ok(()),
             () = feed.keep_events() => Ok(()),
@@ -110,14 +123,6 @@ fn read_loop(mut inbox: WideInbox, feed: &Feed) -> Result<(), String> {
             Err(e) => return Err(format!("frame from the supervisor: {e}")),
         }
     }
-}
-
-async fn serve(
-    listener: tokio::net::TcpListener,
-    connections: &Arc<Connections>,
-    site: &Arc<Site>,
-) -> Result<(), String> {
-    connections.serve(listener, site).await
 }
 
 /// Says that requests are answered, from the loop that answers them, whether there are any or not.

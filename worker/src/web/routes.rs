@@ -149,10 +149,10 @@ impl Site {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Answers a request of somebody at `from`.
-    pub async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Reply {
+    /// Answers a request of somebody at `from`, who came here by TLS or not.
+    pub async fn answer(&self, request: Request<Incoming>, from: IpAddr, tls: bool) -> Reply {
         let head = request.method() == Method::HEAD;
-        let tls = request.headers().get("x-forwarded-proto").is_some_and(|v| v == "https");
+        let tls = tls || request.headers().get("x-forwarded-proto").is_some_and(|v| v == "https");
         let mut reply = match self.find(&request, from) {
             Ok(resource) => self.give(resource, request, from).await,
             Err(refusal) => *refusal,

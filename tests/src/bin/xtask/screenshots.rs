@@ -44,6 +44,17 @@ pub fn run(args: &Args) -> bool {
             browser.screenshot(&path);
             println!("{}", path.display());
         }
+        let first = "return document.querySelector('#event-list a')?.getAttribute('href').slice(1) ?? null";
+        let event = browser.run(first);
+        let event = event.as_str().unwrap_or("event/none");
+        for (name, view) in [("timeline", "timeline/cry"), ("event", event)] {
+            browser.run(&format!("location.hash = '{view}'"));
+            let drawn = format!("return document.querySelector('#{name} path.score') !== null");
+            browser.until(name, PATIENCE, &drawn);
+            let path = args.directory.join(format!("{device}-{name}.png"));
+            browser.screenshot(&path);
+            println!("{}", path.display());
+        }
     }
     true
 }
