@@ -42,7 +42,7 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
     let (config, client) = with_web(config([camera("crib", "synthetic:noise")], []), strict());
     let service = Service::start(&config);
     ready(&client);
-    let secret = ["/api/status", "/api/cameras", "/api/workers", "/api/events", "/api/stream", "/metrics"];
+    let secret = ["/api/status", "/api/cameras", "/api/workers", "/api/events", "/api/stream", "/metrics", "/api/cameras/crib/live"];
     for path in secret {
         let refused = client.get(path);
         assert_eq!(refused.status, 401, "{path}");
@@ -50,7 +50,7 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
     }
     assert_eq!(client.get("/api/session").json(), json!({"login_required": true, "logged_in": false}));
     // The page itself, which holds nothing.
-    for path in ["/", "/app.js", "/app.css", "/icon.svg", "/manifest.json", "/healthz", "/api/openapi.json"] {
+    for path in ["/", "/app.js", "/live.js", "/live-sound.js", "/app.css", "/icon.svg", "/manifest.json", "/healthz", "/api/openapi.json"] {
         let answer = client.get(path);
         assert_eq!(answer.status, 200, "{path}");
         let policy = answer.header("content-security-policy");
@@ -76,7 +76,7 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
         login(&json.with("X-Forwarded-Proto", "https"), PASSWORD).header("set-cookie").contains("Secure")
     );
     let bearer = client.with("Authorization", &format!("Bearer {TOKEN}"));
-    for path in secret.iter().filter(|p| **p != "/api/stream") {
+    for path in secret.iter().filter(|p| **p != "/api/stream" && !p.ends_with("/live")) {
         assert_eq!(inside.get(path).status, 200, "{path} by cookie");
         assert_eq!(bearer.get(path).status, 200, "{path} by token");
         assert_eq!(bearer.request("HEAD", path, "").body.len(), 0);
@@ -290,6 +290,7 @@ fn everything_is_as_it_is_described() {
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let body = json!({ "password": PASSWORD }).to_string();
+            let path = &path.replace("{name}", "crib");
             let ask = |c: &Client| {
                 let c = c.with("Content-Type", "application/json");
                 c.request(&method.to_uppercase(), path, if method == "post" { &body } else { "" })
@@ -303,6 +304,22 @@ fn everything_is_as_it_is_described() {
                 let status = stream.wait_for("the state", PATIENCE, |e| e.kind == "status");
                 let schema = json!({"$ref": "#/components/schemas/Status"});
                 check(&schema, &status.data, &description, "status").unwrap();
+                continue;
+            }
+            if path.ends_with("/live") {
+                assert!(!described["application/octet-stream"].is_null());
+                let mut stream = inside.live(path).unwrap();
+                let (mut kinds, mut tracks) = (Vec::new(), Value::Null);
+                while !kinds.contains(&6) {
+                    let record = stream.try_next().unwrap();
+                    if record.kind == 1 {
+                        tracks = record.json();
+                    }
+                    kinds.push(record.kind);
+                }
+                let schema = json!({"$ref": "#/components/schemas/LiveTracks"});
+                check(&schema, &tracks, &description, "tracks").unwrap();
+                assert_eq!(tracks["audio"]["codec"], "s16le");
                 continue;
             }
             let answer = ask(&inside);
@@ -320,6 +337,9 @@ fn everything_is_as_it_is_described() {
     let errors = [
         ("GET", "/api/events?limit=0", 400),
         ("GET", "/nowhere", 404),
+        ("GET", "/api/cameras/nobody/live", 404),
+        ("GET", "/api/cameras/crib/live?video=2", 400),
+        ("GET", "/api/cameras/crib/live/", 404),
         ("DELETE", "/api/status", 405),
         ("GET", "/api/login", 405),
     ];

@@ -24,10 +24,13 @@ use tokio::{
     time::Sleep,
 };
 
-use super::routes::Site;
+use super::{live, routes::Site};
 
-/// Connections at once. The cage allows 256 descriptors, and those that were told to go take a moment.
-pub const MOST: usize = 160;
+/// Connections at once: all viewers of live media, and others beside. The cage allows 1,024 descriptors, and those that
+/// were told to go take a moment.
+pub const MOST: usize = live::MOST_VIEWERS + 160;
+/// Bytes that the kernel keeps for a connection: what a slow one gets is not to be older than it must.
+const KEPT_BY_KERNEL: usize = 256 << 10;
 /// From the first byte of a request to the end of its header.
 const HEADER: Duration = Duration::from_secs(10);
 /// A connection without a request.
@@ -165,6 +168,7 @@ impl Connections {
 /// One connection from beginning to end.
 async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
     let _ = stream.set_nodelay(true);
+    let _ = nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &KEPT_BY_KERNEL);
     let place = Arc::new(place);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (place, site) = (Arc::clone(&place), Arc::clone(&site));

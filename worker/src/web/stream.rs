@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use nursery_shared::VERSION;
 use tokio::sync::mpsc;
 
-use super::hub::Hub;
+use super::{hub::Hub, live::Viewer};
 
 /// Streams at once.
 pub const MOST: usize = 64;
@@ -25,12 +25,13 @@ const PING: Duration = Duration::from_secs(3);
 pub enum Answer {
     Whole(Full<Bytes>),
     Stream(mpsc::Receiver<Bytes>),
+    Live(Viewer),
 }
 
 impl Answer {
     /// It ends when somebody leaves.
     pub fn goes_on(&self) -> bool {
-        matches!(self, Self::Stream(_))
+        matches!(self, Self::Stream(_) | Self::Live(_))
     }
 }
 
@@ -45,20 +46,21 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
             Self::Stream(chunks) => chunks.poll_recv(context).map(|chunk| Some(Ok(Frame::data(chunk?)))),
+            Self::Live(viewer) => viewer.poll_next(context).map(|chunk| Some(Ok(Frame::data(chunk)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::Live(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Live(_) => SizeHint::default(),
         }
     }
 }

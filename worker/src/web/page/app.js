@@ -76,7 +76,10 @@ function buildCamera(camera) {
     gauge("level", "Level", { min: -90, max: 0, value: -90 }),
     gauge("score", "Cry", { min: 0, max: 1, low: 0.3, high: 0.5, optimum: 0, value: 0 }),
     make("p", { "data-part": "cry" }),
-    make("p", { class: "dim", "data-part": "error" }));
+    make("p", { class: "dim", "data-part": "error" }),
+    make("p", { class: "actions" },
+      make("a", { class: "button", href: `#live/${encodeURIComponent(camera.name)}/sound`, "aria-label": `Listen to ${camera.name}` }, "Listen"),
+      make("a", { class: "button", href: `#live/${encodeURIComponent(camera.name)}`, "aria-label": `Watch ${camera.name}` }, "Watch")));
 }
 
 function updateCamera(node, camera) {
@@ -232,8 +235,8 @@ function show() {
 }
 
 function go() {
-  const wanted = location.hash.slice(1);
-  state.view = ["wall", "events", "workers"].includes(wanted) ? wanted : "wall";
+  const wanted = location.hash.slice(1).split("/")[0];
+  state.view = ["wall", "events", "workers", "live"].includes(wanted) ? wanted : "wall";
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== state.view || !$("login").hidden;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === state.view) link.setAttribute("aria-current", "page");
@@ -318,6 +321,7 @@ async function begin() {
   go();
   listen();
   loadEvents(false);
+  dispatchEvent(new Event("nursery-begun"));
 }
 
 async function login(submit) {
