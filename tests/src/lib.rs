@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod audio;
+pub mod bare_worker;
 pub mod browser;
 pub mod chaos;
 pub mod gst_camera;

@@ -3,11 +3,8 @@
 
 use std::{
     collections::BTreeSet,
-    os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
-    },
-    process::{Child, Command, Stdio},
+    os::unix::net::UnixStream,
+    process::Child,
     sync::mpsc::{Sender, channel},
     thread::JoinHandle,
     time::Duration,
@@ -23,10 +20,10 @@ use nix::{
 };
 use nursery_shared::{
     frame::{self, MAX_FROM_WORKER, MAX_TO_WORKER},
-    message::{FromWorker, ToWorker, WORKER_FD},
+    message::{FromWorker, ToWorker},
 };
 
-use crate::service::binary;
+use crate::bare_worker::{self, MediaEnd};
 
 /// A worker that is being watched.
 pub struct Traced {
@@ -39,23 +36,7 @@ pub struct Traced {
 impl Traced {
     /// Starts `nursery-worker ROLE` and says the first thing to it.
     pub fn start(role: &str, configure: &ToWorker) -> Self {
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let theirs = OwnedFd::from(theirs);
-        let descriptor = theirs.as_raw_fd();
-        let mut command = Command::new(binary("nursery-worker"));
-        command.arg(role).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
-        // SAFETY: between fork and exec only a system call is made; the descriptor is open until then.
-        unsafe {
-            command.pre_exec(move || {
-                let socket = BorrowedFd::borrow_raw(descriptor);
-                let mut target = OwnedFd::from_raw_fd(WORKER_FD);
-                let outcome = nix::unistd::dup2(socket, &mut target);
-                // The descriptor is for the worker.
-                let _ = target.into_raw_fd();
-                Ok(outcome?)
-            });
-        }
-        let child = command.spawn().expect("start a worker");
+        let (child, ours) = bare_worker::spawn(role);
         let pid = Pid::from_raw(child.id() as i32);
         let (ready, seized) = channel();
         // It waits for its configuration meanwhile.
@@ -71,6 +52,11 @@ impl Traced {
     /// Says something.
     pub fn send(&mut self, message: &ToWorker) {
         frame::write_frame(&mut self.socket, message, MAX_TO_WORKER).expect("a worker that listens");
+    }
+
+    /// Asks for its media, as the viewers' process would.
+    pub fn connect(&mut self) -> MediaEnd {
+        bare_worker::connect(&self.socket)
     }
 
     /// Reads on until `wanted` gives something.

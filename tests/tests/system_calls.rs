@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use nursery_shared::{
     config::{CameraConfig, Config, from_json},
     history::History,
+    media::FromCapture,
     message::{
         CameraDetection, FromWorker, ModelShape, Record, RecordKind, SetAside, SinkConfig, ToWorker,
         WindowJob,
@@ -75,9 +76,15 @@ fn listen(account: &mut Account, camera: &CameraConfig, windows: usize) {
     let plan = Plan::capture(camera, &camera.source.parse().unwrap());
     let configure = ToWorker::ConfigureCapture { camera: camera.clone(), model: shape(), remember_s: 0 };
     let mut worker = Traced::start("capture", &configure);
-    for _ in 0..windows {
-        worker.wait_for(|m| matches!(m, FromWorker::Window(_)).then_some(()));
+    let window = |m| matches!(m, FromWorker::Window(_)).then_some(());
+    worker.wait_for(window);
+    if camera.realtime {
+        let mut media = worker.connect();
+        media.want(true);
+        media.wait_for(|m| matches!(m, FromCapture::Packet(_)).then_some(()));
     }
+    // Their end is seen by who listens on.
+    (0..windows).for_each(|_| worker.wait_for(window));
     account.add(&plan, worker);
 }
 

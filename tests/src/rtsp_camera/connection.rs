@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     Fault, PATH, Shared,
+    film::Film,
     media::Packetiser,
     request::{self, Request},
 };
@@ -23,10 +24,29 @@ enum Carrier {
     Udp { media: UdpSocket, _control: UdpSocket },
 }
 
+impl Carrier {
+    fn send(&self, stream: &Mutex<TcpStream>, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Carrier::Udp { media, .. } => {
+                // Nobody listens there any more, or not yet: cameras do not care.
+                let _ = media.send(packet);
+                Ok(())
+            }
+            Carrier::Interleaved { channel } => {
+                let length = (packet.len() as u16).to_be_bytes();
+                let frame = [&[b'$', *channel, length[0], length[1]], packet].concat();
+                stream.lock().unwrap().write_all(&frame)
+            }
+        }
+    }
+}
+
 struct Connection<'a> {
     camera: &'a Arc<Shared>,
     stream: Arc<Mutex<TcpStream>>,
     audio: Option<Carrier>,
+    video: Option<Carrier>,
+    playing: bool,
     /// Tells the thread that sends media to end.
     over: Arc<AtomicBool>,
 }
@@ -37,8 +57,14 @@ pub fn serve(camera: &Arc<Shared>, stream: TcpStream) {
     let _ = stream.set_write_timeout(Some(Duration::from_secs(5)));
     let Ok(reading) = stream.try_clone() else { return };
     let over = Arc::new(AtomicBool::new(false));
-    let mut connection =
-        Connection { camera, stream: Arc::new(Mutex::new(stream)), audio: None, over: Arc::clone(&over) };
+    let mut connection = Connection {
+        camera,
+        stream: Arc::new(Mutex::new(stream)),
+        audio: None,
+        video: None,
+        playing: false,
+        over: Arc::clone(&over),
+    };
     let mut reading = BufReader::new(reading);
     while let Ok(Some(request)) = request::read(&mut reading) {
         camera.requests.lock().unwrap().push((request.method.clone(), request.uri.clone()));
@@ -48,6 +74,7 @@ pub fn serve(camera: &Arc<Shared>, stream: TcpStream) {
         }
     }
     over.store(true, Ordering::SeqCst);
+    connection.stop_playing();
     let _ = reading.get_ref().shutdown(Shutdown::Both);
 }
 
@@ -71,9 +98,16 @@ impl Connection<'_> {
             "GET_PARAMETER" | "SET_PARAMETER" => self.reply(request, "200 OK", SESSION, ""),
             "TEARDOWN" => {
                 self.over.store(true, Ordering::SeqCst);
+                self.stop_playing();
                 self.reply(request, "200 OK", SESSION, "")
             }
             _ => self.reply(request, "501 Not Implemented", "", ""),
+        }
+    }
+
+    fn stop_playing(&mut self) {
+        if std::mem::take(&mut self.playing) {
+            self.camera.playing.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -135,7 +169,12 @@ impl Connection<'_> {
         let mut text = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=test camera\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n\
                         a=control:*\r\n"
             .to_owned();
-        if self.camera.setup.video || fault == Fault::NoAudio {
+        if let Some(film) = &self.camera.setup.film {
+            text += &format!(
+                "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 {}\r\na=control:video\r\n",
+                film.parameters()
+            );
+        } else if self.camera.setup.video || fault == Fault::NoAudio {
             text += "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1;\
                      profile-level-id=42C01E;sprop-parameter-sets=Z0LAHtkDxWhAAAADAEAAAAwDxYuS,aMuMsg==\r\n\
                      a=control:video\r\n";
@@ -175,11 +214,20 @@ impl Connection<'_> {
         };
         if request.uri.ends_with("/audio") {
             self.audio = Some(carrier);
+        } else if request.uri.ends_with("/video") {
+            self.video = Some(carrier);
         }
         self.reply(request, "200 OK", &format!("{SESSION}Transport: {transport}\r\n"), "")
     }
 
     fn play(&mut self, request: &Request) -> io::Result<()> {
+        let others = self.camera.playing.fetch_add(1, Ordering::SeqCst);
+        self.playing = true;
+        if others >= self.camera.setup.most_sessions {
+            self.stop_playing();
+            return self.reply(request, "453 Not Enough Bandwidth", SESSION, "");
+        }
+        self.camera.most_playing.fetch_max(others + 1, Ordering::SeqCst);
         let (sequence, timestamp) = (1000, 160_000);
         let info = format!(
             "{SESSION}Range: npt=0.000-\r\nRTP-Info: url={}/audio;seq={sequence};rtptime={timestamp}\r\n",
@@ -191,6 +239,11 @@ impl Connection<'_> {
             let (camera, stream, over) =
                 (Arc::clone(self.camera), Arc::clone(&self.stream), Arc::clone(&self.over));
             std::thread::spawn(move || send_media(&camera, &stream, &carrier, packetiser, &over));
+        }
+        if let (Some(carrier), Some(film)) = (self.video.take(), self.camera.setup.film.clone()) {
+            let (camera, stream, over) =
+                (Arc::clone(self.camera), Arc::clone(&self.stream), Arc::clone(&self.over));
+            std::thread::spawn(move || send_film(&camera, &stream, &carrier, &film, &over));
         }
         Ok(())
     }
@@ -218,6 +271,26 @@ fn udp_pair() -> io::Result<(UdpSocket, UdpSocket)> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
+/// Sends a picture every period until the session is over.
+fn send_film(camera: &Shared, stream: &Mutex<TcpStream>, carrier: &Carrier, film: &Film, over: &AtomicBool) {
+    let (mut sequence, mut due) = (1, Instant::now());
+    for n in 0.. {
+        if over.load(Ordering::SeqCst) {
+            return;
+        }
+        let fault = camera.fault();
+        if matches!(fault, Fault::StallMedia | Fault::Freeze) {
+            camera.wait_while(fault);
+            due = Instant::now();
+        }
+        if film.packets(n, &mut sequence).iter().any(|packet| carrier.send(stream, packet).is_err()) {
+            return;
+        }
+        due += Film::PERIOD;
+        sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
 /// Sends a packet every period until the session is over.
 fn send_media(
     camera: &Shared,
@@ -241,21 +314,12 @@ fn send_media(
         let broken = fault == Fault::CorruptMedia && count.is_multiple_of(5);
         let mut packet = packetiser.next(&camera.microphone, broken);
         let sent = match carrier {
-            Carrier::Udp { media, .. } => {
-                // Nobody listens there any more, or not yet: cameras do not care.
-                let _ = media.send(&packet);
-                Ok(())
-            }
+            Carrier::Udp { .. } => carrier.send(stream, &packet),
             Carrier::Interleaved { .. } if fault == Fault::GarbageStream => {
                 fastrand::Rng::with_seed(count).fill(&mut packet);
                 stream.lock().unwrap().write_all(&packet)
             }
-            Carrier::Interleaved { channel } => {
-                let length = (packet.len() as u16).to_be_bytes();
-                let mut frame = vec![b'$', *channel, length[0], length[1]];
-                frame.append(&mut packet);
-                stream.lock().unwrap().write_all(&frame)
-            }
+            Carrier::Interleaved { .. } => carrier.send(stream, &packet),
         };
         if sent.is_err() {
             return;

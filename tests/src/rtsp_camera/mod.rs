@@ -3,6 +3,7 @@
 
 mod auth;
 mod connection;
+pub mod film;
 mod media;
 mod request;
 
@@ -10,13 +11,14 @@ use std::{
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
 pub use auth::{Credentials, Scheme};
+use film::Film;
 pub use media::{Codec, Microphone};
 
 use crate::wait;
@@ -54,15 +56,26 @@ pub enum Fault {
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub codec: Codec,
-    /// Offers a video track before the audio track.
+    /// Offers a video track before the audio track, in which nothing comes.
     pub video: bool,
+    /// Offers this video track.
+    pub film: Option<Arc<Film>>,
+    /// More sessions than this are refused.
+    pub most_sessions: usize,
     pub credentials: Option<Credentials>,
     pub fault: Fault,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { codec: Codec::Pcmu, video: false, credentials: None, fault: Fault::None }
+        Self {
+            codec: Codec::Pcmu,
+            video: false,
+            film: None,
+            most_sessions: usize::MAX,
+            credentials: None,
+            fault: Fault::None,
+        }
     }
 }
 
@@ -84,6 +97,9 @@ struct Shared {
     listening: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
     connected: AtomicU64,
+    /// Sessions that play, and the most there were at once.
+    playing: AtomicUsize,
+    most_playing: AtomicUsize,
     requests: Mutex<Vec<(String, String)>>,
 }
 
@@ -105,6 +121,8 @@ impl RtspCamera {
             listening: AtomicBool::new(false),
             connections: Mutex::default(),
             connected: AtomicU64::new(0),
+            playing: AtomicUsize::new(0),
+            most_playing: AtomicUsize::new(0),
             requests: Mutex::default(),
         });
         let camera = Self { shared, accepting: Mutex::new(None) };
@@ -163,6 +181,16 @@ impl RtspCamera {
     /// Connections that were made so far.
     pub fn connected(&self) -> u64 {
         self.shared.connected.load(Ordering::SeqCst)
+    }
+
+    /// Sessions that play at present.
+    pub fn playing(&self) -> usize {
+        self.shared.playing.load(Ordering::SeqCst)
+    }
+
+    /// The most sessions that played at once since this was asked last.
+    pub fn most_playing(&self) -> usize {
+        self.shared.most_playing.swap(self.playing(), Ordering::SeqCst)
     }
 
     /// How often this method was requested so far.

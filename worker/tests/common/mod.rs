@@ -98,7 +98,10 @@ pub struct Worker {
 impl Worker {
     /// Starts `nursery-worker capture` for a camera.
     pub fn capture(camera: &str, shape: ModelShape) -> Self {
-        Self::start("capture", &ToWorker::ConfigureCapture { camera: self::camera(camera), model: shape })
+        Self::start(
+            "capture",
+            &ToWorker::ConfigureCapture { camera: self::camera(camera), model: shape, remember_s: 0 },
+        )
     }
 
     /// Starts `nursery-worker ROLE` and says the first thing to it.

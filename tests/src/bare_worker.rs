@@ -1,0 +1,133 @@
+//! A worker process at the end of a socket of the test's, and what it sends as media over another.
+
+use std::{
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    process::{Child, Command, Stdio},
+};
+
+use nix::sys::socket::MsgFlags;
+use nursery_shared::{
+    descriptors,
+    frame::{self, MAX_FROM_WORKER, MAX_TO_WORKER},
+    media::{FromCapture, MAX_MEDIA, MAX_WISH, ToCapture},
+    message::{FromWorker, ToWorker, WORKER_FD},
+};
+
+use crate::{service::binary, wait};
+
+/// Starts `nursery-worker ROLE`, and gives the supervisor's end of its socket.
+pub fn spawn(role: &str) -> (Child, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    let theirs = OwnedFd::from(theirs);
+    let descriptor = theirs.as_raw_fd();
+    let mut command = Command::new(binary("nursery-worker"));
+    command.arg(role).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    // SAFETY: between fork and exec only a system call is made; the descriptor is open until then.
+    unsafe {
+        command.pre_exec(move || {
+            let socket = BorrowedFd::borrow_raw(descriptor);
+            let mut target = OwnedFd::from_raw_fd(WORKER_FD);
+            let outcome = nix::unistd::dup2(socket, &mut target);
+            // The descriptor is for the worker.
+            let _ = target.into_raw_fd();
+            Ok(outcome?)
+        });
+    }
+    (command.spawn().expect("start a worker"), ours)
+}
+
+/// Says something to a worker, with a descriptor.
+pub fn send_with(socket: &UnixStream, message: &ToWorker, descriptor: BorrowedFd<'_>) {
+    let mut bytes = Vec::new();
+    frame::encode_frame(message, MAX_TO_WORKER, &mut bytes).expect("a message");
+    let sent = descriptors::send_with(socket.as_fd(), &bytes, descriptor, MsgFlags::empty());
+    assert_eq!(sent.expect("a worker that listens"), bytes.len());
+}
+
+/// A worker; killed when dropped.
+pub struct BareWorker {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl BareWorker {
+    /// Starts `nursery-worker ROLE` and says the first thing to it.
+    pub fn start(role: &str, configure: &ToWorker) -> Self {
+        let (child, socket) = spawn(role);
+        socket.set_read_timeout(Some(wait::PATIENCE)).expect("a time limit");
+        let mut worker = Self { child, socket };
+        worker.send(configure);
+        worker
+    }
+
+    /// Says something.
+    pub fn send(&mut self, message: &ToWorker) {
+        frame::write_frame(&mut self.socket, message, MAX_TO_WORKER).expect("a worker that listens");
+    }
+
+    /// What it says next.
+    pub fn next(&mut self) -> FromWorker {
+        let message = frame::read_frame(&mut self.socket, MAX_FROM_WORKER).expect("a frame");
+        message.expect("the worker ended early")
+    }
+
+    /// Everything that it has said up to now, without waiting.
+    pub fn said(&mut self) -> Vec<FromWorker> {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let mut said = Vec::new();
+        // A frame that has begun is whole in a moment.
+        while let Ok(1..) = nix::sys::socket::recv(self.socket.as_raw_fd(), &mut [0], flags) {
+            said.push(self.next());
+        }
+        said
+    }
+
+    /// Asks for its media, as the viewers' process would.
+    pub fn connect(&mut self) -> MediaEnd {
+        connect(&self.socket)
+    }
+}
+
+/// Asks the capture process at the other end of `socket` for its media.
+pub fn connect(socket: &UnixStream) -> MediaEnd {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    // As the supervisor makes them.
+    theirs.set_nonblocking(true).expect("a socket");
+    send_with(socket, &ToWorker::Media, theirs.as_fd());
+    ours.set_read_timeout(Some(wait::PATIENCE)).expect("a time limit");
+    MediaEnd(ours)
+}
+
+impl Drop for BareWorker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The viewers' end of a camera's media.
+pub struct MediaEnd(UnixStream);
+
+impl MediaEnd {
+    /// What comes next; `None` at the end.
+    pub fn next(&mut self) -> Option<FromCapture> {
+        frame::read_frame(&mut self.0, MAX_MEDIA).expect("a frame")
+    }
+
+    /// Reads on until `wanted` gives something.
+    pub fn wait_for<T>(&mut self, mut wanted: impl FnMut(FromCapture) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.next().expect("the media ended early")) {
+                return found;
+            }
+        }
+    }
+
+    /// Wants pictures, or no longer.
+    pub fn want(&mut self, video: bool) {
+        frame::write_frame(&mut self.0, &ToCapture::Want { video }, MAX_WISH).expect("a wish");
+    }
+}

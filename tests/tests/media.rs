@@ -1,0 +1,171 @@
+//! A capture process hands over what its camera sends, pictures while they are wanted, and hears on whatever becomes of
+//! them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::{Duration, Instant};
+
+use nursery_shared::{
+    config::from_json,
+    media::{AudioCodec, FromCapture, Kind, Packet, Tracks, VideoCodec},
+    message::{FromWorker, ModelShape, ToWorker},
+    timestamp,
+};
+use nursery_tests::{
+    bare_worker::{BareWorker, MediaEnd},
+    rtsp_camera::{Codec, RtspCamera, Setup, film},
+    skip, wait,
+};
+
+/// Between the ends of two windows.
+const HOP_US: i64 = 250_000;
+
+fn shape() -> ModelShape {
+    ModelShape {
+        id: "test".into(),
+        window: 4_000,
+        hop: 4_000,
+        lookahead: 4_000,
+        frame_step: 800,
+        state_bytes: 25_000,
+    }
+}
+
+fn capture(source: &str, rest: &str) -> BareWorker {
+    let text = format!(r#"[{{"name": "crib", "source": "{source}"{rest}}}]"#);
+    let camera = from_json(&text, std::path::Path::new("/")).unwrap().cameras.remove(0);
+    BareWorker::start("capture", &ToWorker::ConfigureCapture { camera, model: shape(), remember_s: 0 })
+}
+
+/// Ends of the windows among what was said.
+fn ends(said: &[FromWorker]) -> Vec<i64> {
+    said.iter().filter_map(|m| if let FromWorker::Window(w) = m { Some(w.end_us) } else { None }).collect()
+}
+
+fn assert_heard_without_gap(ends: &[i64]) {
+    assert!(ends.len() > 8, "only {} windows", ends.len());
+    let odd: Vec<i64> =
+        ends.windows(2).map(|w| w[1] - w[0]).filter(|d| (d - HOP_US).abs() > 200_000).collect();
+    assert!(odd.is_empty(), "windows that are so far from the one before: {odd:?} µs");
+}
+
+fn tracks(media: &mut MediaEnd) -> Tracks {
+    media.wait_for(|m| if let FromCapture::Tracks(tracks) = m { Some(tracks) } else { None })
+}
+
+fn packet(media: &mut MediaEnd, kind: Kind) -> Packet {
+    media.wait_for(|m| match m {
+        FromCapture::Packet(packet) if packet.kind == kind => Some(packet),
+        _ => None,
+    })
+}
+
+#[test]
+fn pictures_come_while_somebody_looks_and_nothing_goes_unheard_for_it() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let camera = RtspCamera::with(Setup { film: Some(film), ..Setup::default() });
+    let mut worker = capture(&camera.url(), "");
+    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    assert_eq!(camera.tracks_set_up(), ["audio"], "nobody has asked for pictures");
+    let mut media = worker.connect();
+    let first = tracks(&mut media);
+    let audio = first.audio.unwrap();
+    assert_eq!((audio.codec, audio.rate, audio.channels), (AudioCodec::Ulaw, 8_000, 1));
+    assert_eq!((first.video, first.no_video), (None, None));
+    let heard = packet(&mut media, Kind::Audio);
+    assert_eq!((heard.data.len(), heard.duration_us), (160, 20_000));
+    assert!((timestamp::now_us() - heard.time_us).abs() < 1_000_000);
+
+    media.want(true);
+    let video = media.wait_for(|m| if let FromCapture::Tracks(t) = m { t.video } else { None });
+    assert_eq!((video.codec, video.width, video.height), (VideoCodec::H264, 320, 240));
+    assert!(video.codecs.starts_with("avc1.42"), "{}", video.codecs);
+    assert_eq!(video.config[0], 1, "no AVCDecoderConfigurationRecord");
+    let pictures: Vec<Packet> = (0..60).map(|_| packet(&mut media, Kind::Video)).collect();
+    assert!(pictures[0].key, "it begins with a key frame");
+    assert!(pictures.iter().filter(|p| p.key).count() >= 2);
+    let span = pictures[59].time_us - pictures[0].time_us;
+    assert!((span - 59 * 40_000).abs() < 300_000, "{span} µs for 59 pictures");
+    // Lengths before the units, as MP4 has it.
+    let unit = pictures[0].data.first_chunk::<4>().map(|b| u32::from_be_bytes(*b) as usize).unwrap();
+    assert!(unit > 0 && unit + 4 <= pictures[0].data.len());
+    let late = timestamp::now_us() - packet(&mut media, Kind::Video).time_us;
+    assert!((-100_000..1_000_000).contains(&late), "{late} µs behind");
+    let sound = packet(&mut media, Kind::Audio).time_us - packet(&mut media, Kind::Video).time_us;
+    assert!(sound.abs() < 500_000, "{sound} µs apart");
+
+    // One session at a time, but for the moment in which one takes over.
+    wait::until("the former session to end", wait::PATIENCE, || (camera.playing() == 1).then_some(()));
+    assert_eq!(camera.most_playing(), 2);
+    drop(media);
+    wait::until("pictures to end when nobody looks", wait::PATIENCE, || {
+        (camera.tracks_set_up() == ["audio", "audio", "video", "audio"] && camera.playing() == 1)
+            .then_some(())
+    });
+    assert_heard_without_gap(&ends(&worker.said()));
+    assert_eq!(camera.connected(), 3);
+}
+
+#[test]
+fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let setup = Setup { film: Some(film), most_sessions: 1, ..Setup::default() };
+    let camera = RtspCamera::with(setup.clone());
+    let mut worker = capture(&camera.url(), "");
+    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    let mut media = worker.connect();
+    media.want(true);
+    let why = media.wait_for(|m| if let FromCapture::Tracks(t) = m { t.no_video } else { None });
+    assert!(why.contains("453") && why.contains("again in 30 s"), "{why}");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        packet(&mut media, Kind::Audio);
+    }
+    assert_eq!(camera.connected(), 2, "it is not asked again and again");
+    assert_heard_without_gap(&ends(&worker.said()));
+
+    let camera = RtspCamera::with(setup);
+    let mut worker = capture(&camera.url(), r#", "video": "always""#);
+    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    let mut media = worker.connect();
+    assert!(tracks(&mut media).video.is_some());
+    assert!(packet(&mut media, Kind::Video).data.len() > 10);
+    assert_eq!((camera.connected(), camera.most_playing()), (1, 1));
+}
+
+#[test]
+fn cameras_without_pictures_say_so() {
+    let plain = RtspCamera::start(Codec::L16);
+    let mut worker = capture(&plain.url(), "");
+    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    let mut media = worker.connect();
+    media.want(true);
+    let why = media.wait_for(|m| if let FromCapture::Tracks(t) = m { t.no_video } else { None });
+    assert!(why.contains("no video track"), "{why}");
+    // Linear samples have their bytes as everybody else has them.
+    plain.microphone().play(&[1_000; 64_000]);
+    let data = media.wait_for(|m| match m {
+        FromCapture::Packet(p) if p.data.iter().any(|b| *b == 3) => Some(p.data),
+        _ => None,
+    });
+    assert!(data.chunks(2).any(|b| b == 1_000_i16.to_le_bytes()), "{:?}", &data[..8]);
+    assert_eq!(plain.connected(), 1);
+}
+
+#[test]
+fn whoever_has_no_media_of_its_own_hands_over_what_it_hears() {
+    let mut worker = capture("synthetic:cry", "");
+    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    let mut media = worker.connect();
+    let audio = tracks(&mut media).audio.unwrap();
+    assert_eq!((audio.codec, audio.rate), (AudioCodec::S16le, 16_000));
+    let (mut us, first) = (0, packet(&mut media, Kind::Audio));
+    while us < 1_000_000 {
+        let next = packet(&mut media, Kind::Audio);
+        us += i64::from(next.duration_us);
+        assert!((next.time_us - first.time_us - us).abs() < 100_000);
+    }
+    // A second one takes the place of the first.
+    let mut other = worker.connect();
+    packet(&mut other, Kind::Audio);
+    while media.next().is_some() {}
+}
