@@ -126,6 +126,11 @@ impl Client {
 }
 
 impl Client {
+    /// Asks for something on a connection, and leaves the answer there.
+    pub fn ask(&self, stream: &mut TcpStream, path: &str) -> io::Result<()> {
+        stream.write_all(self.head("GET", path, "").as_bytes())
+    }
+
     /// Opens a camera's live media.
     pub fn live(&self, path: &str) -> io::Result<LiveStream> {
         let stream = self.connect()?;

@@ -42,7 +42,15 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
     let (config, client) = with_web(config([camera("crib", "synthetic:noise")], []), strict());
     let service = Service::start(&config);
     ready(&client);
-    let secret = ["/api/status", "/api/cameras", "/api/workers", "/api/events", "/api/stream", "/metrics", "/api/cameras/crib/live"];
+    let secret = [
+        "/api/status",
+        "/api/cameras",
+        "/api/workers",
+        "/api/events",
+        "/api/stream",
+        "/metrics",
+        "/api/cameras/crib/live",
+    ];
     for path in secret {
         let refused = client.get(path);
         assert_eq!(refused.status, 401, "{path}");
@@ -50,7 +58,17 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
     }
     assert_eq!(client.get("/api/session").json(), json!({"login_required": true, "logged_in": false}));
     // The page itself, which holds nothing.
-    for path in ["/", "/app.js", "/live.js", "/live-sound.js", "/app.css", "/icon.svg", "/manifest.json", "/healthz", "/api/openapi.json"] {
+    for path in [
+        "/",
+        "/app.js",
+        "/live.js",
+        "/live-sound.js",
+        "/app.css",
+        "/icon.svg",
+        "/manifest.json",
+        "/healthz",
+        "/api/openapi.json",
+    ] {
         let answer = client.get(path);
         assert_eq!(answer.status, 200, "{path}");
         let policy = answer.header("content-security-policy");

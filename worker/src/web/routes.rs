@@ -581,7 +581,8 @@ mod tests {
     fn a_part_in_braces_is_any_one() {
         let is = |path| is_path("/api/cameras/{name}/live", path);
         assert!(is("/api/cameras/crib/live") && is("/api/cameras/a%2Fb/live"));
-        for other in ["/api/cameras//live", "/api/cameras/crib", "/api/cameras/a/b/live", "/api/cameras/a/live/", ""]
+        for other in
+            ["/api/cameras//live", "/api/cameras/crib", "/api/cameras/a/b/live", "/api/cameras/a/live/", ""]
         {
             assert!(!is(other), "{other}");
         }

@@ -140,7 +140,8 @@ impl Buffer {
         self.bytes += item.bytes.len();
         let generation = self.by_kind[index(item.kind)].generation;
         self.items.push_back(Kept { item, generation, at: now });
-        while self.bytes > share || self.items.front().is_some_and(|kept| now.duration_since(kept.at) > KEPT) {
+        while self.bytes > share || self.items.front().is_some_and(|kept| now.duration_since(kept.at) > KEPT)
+        {
             let Some(kept) = self.items.pop_front() else { break };
             self.bytes -= kept.item.bytes.len();
             self.first += 1;
@@ -153,11 +154,6 @@ impl Buffer {
         self.first += self.items.len() as u64;
         self.items.clear();
         self.bytes = 0;
-    }
-
-    /// Bytes that are kept.
-    pub fn len(&self) -> usize {
-        self.bytes
     }
 
     fn wake(&mut self) {
@@ -342,7 +338,7 @@ mod tests {
         for _ in 0..100 {
             buffer.push(item(Kind::Video, false, &large), 10_000, start);
         }
-        assert_eq!(buffer.len(), 10_000);
+        assert_eq!(buffer.bytes, 10_000);
         let seen = texts(&mut buffer, &mut viewer);
         assert_eq!(seen.len(), 1, "no picture can be decoded");
         buffer.push(item(Kind::Video, false, "p"), 10_000, start);
@@ -350,10 +346,10 @@ mod tests {
         buffer.push(item(Kind::Video, true, "K"), 10_000, start);
         assert_eq!(texts(&mut buffer, &mut viewer), ["vinit", "K"]);
         buffer.push(item(Kind::Video, false, "p"), 10_000, start + KEPT + Duration::from_secs(1));
-        assert_eq!(buffer.len(), 1);
+        assert_eq!(buffer.bytes, 1);
         // One that is larger than everything is not kept at all.
         buffer.push(item(Kind::Video, true, &large), 10, start);
-        assert_eq!(buffer.len(), 0);
+        assert_eq!(buffer.bytes, 0);
     }
 
     #[test]

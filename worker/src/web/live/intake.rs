@@ -35,13 +35,7 @@ pub struct Intake {
 impl Intake {
     /// Nothing has come yet.
     pub fn new() -> Self {
-        Self {
-            tracks: None,
-            no_sound: None,
-            epoch_us: None,
-            ways: [Way::New, Way::New],
-            generations: [0; 2],
-        }
+        Self { tracks: None, no_sound: None, epoch_us: None, ways: [Way::New, Way::New], generations: [0; 2] }
     }
 
     /// Takes in what the capture process says.
@@ -125,10 +119,14 @@ impl Intake {
                 Some(audio) if audio.codec == AudioCodec::Aac => {
                     Muxer::new(None, Sound::of(audio).as_ref(), epoch_us)
                 }
-                Some(audio) if (1000..=192_000).contains(&audio.rate) && (1..=8).contains(&audio.channels) => {
+                Some(audio)
+                    if (1000..=192_000).contains(&audio.rate) && (1..=8).contains(&audio.channels) =>
+                {
                     return Ok(Some(Way::AsItIs(What::RawSound)));
                 }
-                Some(audio) => return Err(format!("sound of {} Hz, {} channels", audio.rate, audio.channels)),
+                Some(audio) => {
+                    return Err(format!("sound of {} Hz, {} channels", audio.rate, audio.channels));
+                }
             },
         };
         movie.map(|muxer| Some(Way::Movie(Box::new(muxer)))).map_err(|e| e.to_string())
@@ -157,10 +155,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{
-        super::{
-            buffer::Cursor,
-            record::HEAD,
-        },
+        super::{buffer::Cursor, record::HEAD},
         *,
     };
 

@@ -100,7 +100,11 @@ async fn follow(live: &Live, camera: &Camera, socket: UnixStream) -> Option<Stri
         }
         for _ in 0..READS {
             match socket.try_read(&mut bytes) {
-                Ok(0) => return Some("the camera's process has ended or is busy with another; asking again".into()),
+                Ok(0) => {
+                    return Some(
+                        "the camera's process has ended or is busy with another; asking again".into(),
+                    );
+                }
                 Ok(n) => frames.feed(&bytes[..n]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => return Some(format!("the way to the camera's process broke: {e}")),

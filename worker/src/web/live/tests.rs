@@ -13,7 +13,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{record::HEAD, *};
+use super::{
+    record::{HEAD, What},
+    *,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);
