@@ -69,10 +69,9 @@ impl WebWorker {
                         say(&mut socket, &ToWorker::History { ticket, history: History::default() })
                     }
                     FromWorker::WantMedia { ticket, .. } => {
-                        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-                        theirs.set_nonblocking(true).expect("a socket");
+                        let (ours, theirs) = FakeCapture::pair();
                         send_with(&socket, &ToWorker::MediaOf { ticket, why_not: None }, theirs.as_fd());
-                        found.send(FakeCapture(ours)).is_ok()
+                        found.send(ours).is_ok()
                     }
                     _ => true,
                 };
@@ -108,6 +107,13 @@ impl Drop for WebWorker {
 pub struct FakeCapture(UnixStream);
 
 impl FakeCapture {
+    /// One, and the viewers' process's end, as the supervisor makes them.
+    pub fn pair() -> (Self, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        theirs.set_nonblocking(true).expect("a socket");
+        (Self(ours), theirs)
+    }
+
     /// Sends something; false where the other end has had enough.
     pub fn send(&mut self, message: &FromCapture) -> bool {
         frame::write_frame(&mut self.0, message, MAX_MEDIA).is_ok()
