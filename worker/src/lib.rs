@@ -7,6 +7,7 @@ pub mod examine;
 pub mod infer;
 pub mod info;
 pub mod link;
+pub mod listen;
 pub mod logging;
 pub mod media;
 pub mod sink;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nursery_worker::{capture, detect, examine, infer, info, logging, sink, web};
+use nursery_worker::{capture, detect, examine, infer, info, listen, logging, sink, web};
 
 #[derive(Parser)]
 #[command(name = "nursery-worker", version, about = "Worker processes of nursery; started by `nursery`.")]
@@ -22,6 +22,8 @@ enum RoleCommand {
     Sink,
     /// Serves the page and the API (started by the supervisor)
     Web,
+    /// Plays a camera's live audio, or writes it as WAV
+    Listen(listen::Args),
     /// Runs the detector over recordings
     Detect(detect::Args),
     /// Prints stored events
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         RoleCommand::Infer => logging::run_role(infer::run),
         RoleCommand::Sink => logging::run_role(sink::run),
         RoleCommand::Web => logging::run_role(web::run),
+        RoleCommand::Listen(args) => listen::run(args),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
         RoleCommand::Quarantine(args) => sink::quarantine::run(args),

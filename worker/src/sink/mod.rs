@@ -11,7 +11,7 @@ pub mod quarantine;
 pub mod query;
 pub mod receiver;
 pub mod records;
-mod sound;
+pub mod sound;
 pub mod store;
 mod vfs;
 mod webhook;
