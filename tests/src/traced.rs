@@ -60,7 +60,7 @@ impl Traced {
     }
 
     /// What it says next.
-    pub fn next(&mut self) -> FromWorker {
+    pub fn receive(&mut self) -> FromWorker {
         self.wait_for(Some)
     }
 

@@ -208,7 +208,7 @@ fn the_page_makes_every_call_that_it_may_make() {
     worker.send(&ToWorker::History { ticket: 0, history: History::default() });
     let (mut media, theirs) = FakeCapture::pair();
     let ticket = loop {
-        match worker.next() {
+        match worker.receive() {
             FromWorker::WantStatus => worker.send(&ToWorker::Status(Box::new(web_worker::status()))),
             FromWorker::WantMedia { ticket, .. } => break ticket,
             _ => {}
