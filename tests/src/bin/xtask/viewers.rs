@@ -92,6 +92,8 @@ fn from_one(crib: &RtspCamera, args: &Args) {
         figures.contains(&format!("nursery_web_viewers {}\n", args.viewers)).then_some(())
     });
     thread::sleep(Duration::from_secs(3));
+    // From here on.
+    crib.most_playing();
     let (before, start) = (used(), Instant::now());
     thread::sleep(Duration::from_secs(args.seconds));
     let (after, span) = (used(), start.elapsed().as_secs_f64());
