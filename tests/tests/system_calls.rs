@@ -199,7 +199,7 @@ fn the_page_makes_every_call_that_it_may_make() {
         // Tried by a thread of its own.
         let inside = client.log_in("open sesame");
         let mut stream = inside.stream("/api/stream").unwrap();
-        stream.wait_for("a ping", Duration::from_secs(20), |e| e.kind == "ping");
+        stream.wait_for("the state", Duration::from_secs(20), |e| e.kind == "status");
         let mut live = inside.live("/api/cameras/crib/live").unwrap();
         while live.try_next().unwrap().kind != RAW_SOUND {}
         inside.get("/metrics").status
@@ -209,7 +209,11 @@ fn the_page_makes_every_call_that_it_may_make() {
     let (mut media, theirs) = FakeCapture::pair();
     let ticket = loop {
         match worker.receive() {
-            FromWorker::WantStatus => worker.send(&ToWorker::Status(Box::new(web_worker::status()))),
+            FromWorker::WantStatus => {
+                // As often as the supervisor shows it.
+                std::thread::sleep(Duration::from_millis(100));
+                worker.send(&ToWorker::Status(Box::new(web_worker::status())));
+            }
             FromWorker::WantMedia { ticket, .. } => break ticket,
             _ => {}
         }

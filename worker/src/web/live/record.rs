@@ -31,6 +31,9 @@ pub enum What {
 /// Bytes before the content.
 pub const HEAD: usize = 13;
 
+/// Longest text of a reason, in characters.
+const TEXT: usize = 500;
+
 /// A whole record.
 pub fn record(what: What, time_us: i64, content: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(HEAD + content.len());
@@ -68,7 +71,9 @@ pub fn describe(tracks: &Tracks, no_sound: Option<&str>, sound: u64, pictures: u
         json!({"codec": codec, "width": video.width, "height": video.height, "mime": fmp4::mime_of_video(video),
             "generation": pictures})
     });
-    json!({"audio": audio, "video": video, "no_audio": no_sound, "no_video": tracks.no_video})
+    // Said by another process, and sent to everybody.
+    let no_pictures: Option<String> = tracks.no_video.as_ref().map(|why| why.chars().take(TEXT).collect());
+    json!({"audio": audio, "video": video, "no_audio": no_sound, "no_video": no_pictures})
 }
 
 #[cfg(test)]
