@@ -102,6 +102,14 @@ impl Browser {
         self.command("POST", &format!("element/{id}/value"), &json!({ "text": text }));
     }
 
+    /// Taps the element that a selector finds, as a finger would.
+    pub fn click(&self, selector: &str) {
+        let found = self.command("POST", "element", &json!({"using": "css selector", "value": selector}));
+        let id =
+            found.as_object().and_then(|o| o.values().next()).and_then(Value::as_str).expect("an element");
+        self.command("POST", &format!("element/{id}/click"), &json!({}));
+    }
+
     /// What the page complained of in the browser's console since this was asked last.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.command("POST", "se/log", &json!({"type": "browser"}));

@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     io,
     net::IpAddr,
+    os::fd::AsRawFd,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,6 +18,7 @@ use std::{
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::libc;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -25,10 +27,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::routes::Site;
+use super::{live, routes::Site};
 
-/// Connections at once. The cage allows 256 descriptors, and those that were told to go take a moment.
-pub const MOST: usize = 160;
+/// Connections at once: all viewers of live media, and others beside. The cage allows 1,024 descriptors, and those that
+/// were told to go take a moment.
+pub const MOST: usize = live::MOST_VIEWERS + 160;
+/// Bytes that wait in the kernel before it sends them: what a slow connection gets is not to be older than it must. What is
+/// on its way to a fast one is not counted.
+static UNSENT: libc::c_int = 32 << 10;
 /// From the first byte of a request to the end of its header.
 const HEADER: Duration = Duration::from_secs(10);
 /// A connection without a request.
@@ -168,9 +174,25 @@ impl Connections {
     }
 }
 
+/// Has the kernel take no more than [`UNSENT`] bytes that it cannot send yet (tcp(7), TCP_NOTSENT_LOWAT).
+fn keep_little_unsent(stream: &TcpStream) {
+    // SAFETY: the descriptor is open for as long as the stream is borrowed; the kernel reads a number of ours of the length
+    // that is given, and keeps nothing of it. Where it refuses, the connection has the buffer that others have.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const UNSENT).cast(),
+            size_of_val(&UNSENT) as libc::socklen_t,
+        );
+    }
+}
+
 /// A connection that has just come: hands are shaken first, where there is TLS, within the time of a header.
 async fn welcome(stream: TcpStream, acceptor: Option<TlsAcceptor>, place: Place, site: Arc<Site>) {
     let _ = stream.set_nodelay(true);
+    keep_little_unsent(&stream);
     let stream = Patient::new(stream);
     let Some(acceptor) = acceptor else { return talk(stream, false, place, site).await };
     let shaken = tokio::select! {

@@ -6,13 +6,14 @@ mod connections;
 mod doorman;
 mod feed;
 mod hub;
+pub mod live;
 mod lookback;
 mod metrics;
 pub mod routes;
 mod stream;
 pub mod tls;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use nursery_shared::message::{FromWorker, Role, ToWorker};
 
@@ -24,6 +25,7 @@ use connections::Connections;
 use doorman::Doorman;
 use feed::Feed;
 use hub::Hub;
+use live::Live;
 use routes::Site;
 
 /// How often the loop that serves says that it does.
@@ -31,10 +33,13 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// Messages that may wait for the supervisor; then the oldest gives way.
 const QUEUE: usize = 64;
 
+/// Descriptors that this process may have: a connection each, a socket per camera that is watched, and some more.
+const DESCRIPTORS: u64 = 1024;
+
 /// Runs until the supervisor drains this process or is gone.
 pub fn run() -> Result<(), String> {
     let opened = link::open(Role::Web)?;
-    let mut cage = Cage::enter(opened.supervisor());
+    let mut cage = Cage::enter_with(opened.supervisor(), DESCRIPTORS);
     let config = match opened.configuration()? {
         Some(ToWorker::ConfigureWeb(config)) => config,
         Some(ToWorker::Drain) | None => return Ok(()),
@@ -58,8 +63,16 @@ pub fn run() -> Result<(), String> {
     let hub = Arc::new(Hub::default());
     let feed = Arc::new(Feed::new(outbox.clone(), Arc::clone(&hub)));
     let connections = Arc::new(Connections::default());
+    let asker = outbox.clone();
+    let live = Arc::new(Live::new(move |question| asker.send_newest(question, QUEUE).map(|_| ())));
     let address = config.address().ok_or("web.listen: expected ADDRESS:PORT")?;
-    let site = Arc::new(Site::new(Arc::clone(&hub), Arc::clone(&feed), doorman, Arc::clone(&connections)));
+    let site = Arc::new(Site::new(
+        Arc::clone(&hub),
+        Arc::clone(&feed),
+        doorman,
+        Arc::clone(&connections),
+        Arc::clone(&live),
+    ));
     let listener = {
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(listener)
@@ -82,7 +95,7 @@ pub fn run() -> Result<(), String> {
     std::thread::Builder::new()
         .name("inbox".into())
         .spawn(move || {
-            let _ = ended.send(read_loop(inbox.with_descriptors(), &reader));
+            let _ = ended.send(read_loop(inbox.with_descriptors(), &reader, &live));
         })
         .map_err(|e| format!("cannot start the reading thread: {e}"))?;
     let outcome = runtime.block_on(async {
@@ -114,14 +127,24 @@ fn listen(address: &str) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-fn read_loop(mut inbox: WideInbox, feed: &Feed) -> Result<(), String> {
+fn read_loop(mut inbox: WideInbox, feed: &Feed, live: &Live) -> Result<(), String> {
     loop {
         match inbox.recv() {
             Ok(Some((ToWorker::Drain, _)) | None) => return Ok(()),
             Ok(Some((ToWorker::ClipOf { ticket, found }, file))) => feed.clips.answered(ticket, found, file),
+            Ok(Some((ToWorker::MediaOf { ticket, why_not }, socket))) => {
+                live.answered(ticket, media(why_not, socket));
+            }
             Ok(Some((message, _))) => feed.take(message)?,
             Err(e) => return Err(format!("frame from the supervisor: {e}")),
         }
+    }
+}
+
+fn media(why_not: Option<String>, socket: Option<OwnedFd>) -> Result<OwnedFd, String> {
+    match why_not {
+        Some(why) => Err(why),
+        None => socket.ok_or_else(|| "the socket to its process was lost on the way; asking again".into()),
     }
 }
 
