@@ -163,8 +163,9 @@ impl Probe {
                 ),
                 exit: 2,
             }),
-            status if status.code() == Some(3) => Err(ServiceError {
-                message: errors.lines().next().unwrap_or("web.tls: cannot be used").trim().to_owned(),
+            // Any other program may end like this, too.
+            status if status.code() == Some(3) && errors.starts_with("web.tls.") => Err(ServiceError {
+                message: errors.lines().next().unwrap_or_default().trim().to_owned(),
                 exit: 2,
             }),
             status if !status.success() => Err(failed(format!(
