@@ -174,7 +174,7 @@ fn sessions_each(crib: &RtspCamera, sessions: usize, seconds: u64) {
         .map(|_| {
             Command::new("ffmpeg")
                 .args(["-v", "error", "-rtsp_transport", "tcp", "-i", &crib.url()])
-                .args(["-c", "copy", "-f", "mp4", "-movflags", "frag_keyframe+empty_moov", "-y", "/dev/null"])
+                .args(["-c", "copy", "-f", "null", "-"])
                 .stdin(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
