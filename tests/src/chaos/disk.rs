@@ -94,8 +94,38 @@ impl Drop for Disk {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::Signal;
+
     use super::*;
-    use crate::{skip, temp_dir::TempDir};
+    use crate::{
+        service::{Service, binary, camera, config, find_worker, has_progressed},
+        skip,
+        temp_dir::TempDir,
+    };
+
+    #[test]
+    fn a_sink_that_begins_on_a_disk_that_may_only_be_read_stores_when_it_may_be_written_to() {
+        let dir = TempDir::new();
+        let state = dir.join("state");
+        std::fs::create_dir(&state).unwrap();
+        let disk = match Disk::mount(&state) {
+            Ok(disk) => disk,
+            Err(e) => skip!("no disk of its own: {e}"),
+        };
+        let toy = config([camera("toy", "synthetic:cry")], []);
+        let service = Service::start_in(dir, &toy, &binary("nursery-worker"));
+        service.wait_live(&["toy"]);
+        disk.freeze();
+        assert!(service.process_of("sink").signal(Signal::SIGKILL));
+        service.wait_for("a sink that sees that it cannot store", |s| {
+            (find_worker(s, "sink").restarts >= 2).then_some(())
+        });
+        assert!(service.log().iter().any(|l| l.contains("mounted read-only")), "{:?}", service.log());
+        disk.thaw();
+        service.wait_for("a sink that stores", |s| has_progressed(find_worker(s, "sink")).then_some(()));
+        drop(service);
+        drop(disk);
+    }
 
     #[test]
     fn a_full_disk_takes_nothing_and_a_frozen_one_opens_nothing_for_writing() {

@@ -7,6 +7,7 @@
 //! processes another one. Clocks that jump are simulated instead (`crate::simulation`).
 
 mod baby;
+mod clips;
 mod disasters;
 mod disk;
 mod fault;
@@ -79,6 +80,7 @@ fn configuration(options: &Options, names: &[String], cameras: &[RtspCamera], re
         json!({"end_after_s": 2, "cooldown_s": 0, "offline_after_s": OFFLINE_AFTER.as_secs()});
     // Nobody is to notice what becomes of it.
     config["web"] = json!({"listen": format!("127.0.0.1:{}", free_port())});
+    config["clips"] = json!({"keep_mb": clips::KEEP_MB});
     config["supervision"] = json!({"healthy_after_s": 1, "worker_memory_mb": options.worker_memory_mb});
     config
 }
@@ -118,7 +120,9 @@ pub fn run(options: &Options) -> Report {
         born: Instant::now(),
     };
     let (baton, over) = (Baton::default(), AtomicBool::new(false));
-    let extremes = std::thread::scope(|scope| {
+    let kept = clips::directory(&state);
+    let (extremes, most_bytes) = std::thread::scope(|scope| {
+        let keeping = scope.spawn(|| clips::watch(&kept, &over, &stage.violations));
         let watching = scope.spawn(|| watcher::watch(&stage, &over));
         let playing = {
             let random = random.fork();
@@ -159,7 +163,7 @@ pub fn run(options: &Options) -> Report {
             stage.violations.add("the run itself is broken: no baby cries any more".into());
         }
         over.store(true, Ordering::SeqCst);
-        watching.join().unwrap_or_default()
+        (watching.join().unwrap_or_default(), keeping.join().unwrap_or_default())
     });
     run.settle();
     run.bury();
@@ -171,6 +175,8 @@ pub fn run(options: &Options) -> Report {
     if !service.stop().status.success() {
         stage.violations.add("the service did not stop as it should".into());
     }
+    let mut unplayable = Vec::new();
+    let clips = clips::examine(&kept, most_bytes, &mut unplayable);
     // Before the disk below it.
     drop(service);
     drop(disk);
@@ -179,6 +185,7 @@ pub fn run(options: &Options) -> Report {
     let mut violations = stage.violations.all();
     violations.extend(ledger.lost.iter().map(|what| format!("lost: {what}")));
     violations.extend(ledger.wrong.iter().cloned());
+    violations.extend(unplayable);
     violations.extend(lives.iter().flat_map(|life| life.growth(options.cameras)));
     // On a host that gives a worker no time for seconds a deadline may pass without anybody's fault; nobody dies of that.
     let innocent = extremes.unprovoked.iter().filter(|how| !how.contains("killed: hung"));
@@ -198,6 +205,7 @@ pub fn run(options: &Options) -> Report {
         ledger,
         supervisors: lives,
         extremes,
+        clips,
         postmortems,
         notes,
         violations,

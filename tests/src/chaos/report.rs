@@ -9,7 +9,7 @@ use std::{
 use nursery_shared::message::Role;
 use serde::Serialize;
 
-use super::{ledger::Verdict, vitals::Life, watcher::Extremes};
+use super::{clips::Clips, ledger::Verdict, vitals::Life, watcher::Extremes};
 
 /// One fault: when, what, to whom, and how soon it was over.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -59,6 +59,7 @@ pub struct Report {
     pub ledger: Verdict,
     pub supervisors: Vec<Life>,
     pub extremes: Extremes,
+    pub clips: Clips,
     pub postmortems: usize,
     pub notes: Vec<String>,
     /// Promises that were broken, what was lost included.
@@ -193,6 +194,16 @@ impl Display for Report {
             "most windows queued {}, in flight {}; most alerts pending {}; windows dropped {}, set aside {}; \
              {} post-mortems kept",
             x.queued, x.in_flight, x.pending, x.dropped, x.quarantined, self.postmortems
+        )?;
+        let c = &self.clips;
+        let read = c.read.map_or_else(|| "no ffprobe".to_owned(), |read| format!("ffprobe reads {read}"));
+        writeln!(
+            f,
+            "{} clips at the end, {:.0} s, {read}, {} unfinished; at most {:.1} MB on the disk",
+            c.files,
+            c.seconds,
+            c.unfinished,
+            c.most_bytes as f64 / 1e6
         )?;
         writeln!(f, "workers restarted although nothing was done to them: {}", x.unprovoked.len())?;
         for text in x.unprovoked.iter().chain(&v.unasked).chain(&self.notes) {

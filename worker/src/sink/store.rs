@@ -165,6 +165,18 @@ impl Storage for Store {
     }
 }
 
+/// SQLite opens what it may not write to for reading, and would find nothing stored for as long as this process lives, also
+/// when the disk can be written to again.
+pub fn writable(db: &Connection) -> rusqlite::Result<()> {
+    match db.is_readonly(rusqlite::MAIN_DB)? {
+        false => Ok(()),
+        true => Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
+            Some("it can be opened for reading only: is the disk mounted read-only?".into()),
+        )),
+    }
+}
+
 impl Store {
     /// Opens the store, making it where it is missing. One that is damaged is moved aside, with a line in the
     /// log: crying now matters more than crying then.
@@ -195,6 +207,7 @@ impl Store {
 
     fn try_open(path: &Path, shown: &Path) -> rusqlite::Result<Self> {
         let mut db = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs::name()?)?;
+        writable(&db)?;
         db.busy_timeout(Duration::from_secs(2))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // An acknowledged event must survive a power cut, not only a crash.

@@ -6,7 +6,10 @@ use std::path::Path;
 use nursery_shared::clip::{About, Format};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::sink::{store::FILE, vfs};
+use crate::sink::{
+    store::{FILE, writable},
+    vfs,
+};
 
 /// An event that began longer ago is over, whatever is known of its end.
 const LONGEST_EVENT_US: i64 = 86_400_000_000;
@@ -58,6 +61,7 @@ impl Table {
     pub fn open(directory: &Path) -> rusqlite::Result<Self> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
         let db = Connection::open_with_flags_and_vfs(directory.join(FILE), flags, vfs::name()?)?;
+        writable(&db)?;
         db.busy_timeout(std::time::Duration::from_secs(2))?;
         // A row that a power cut takes is found again by its file.
         db.pragma_update(None, "synchronous", "NORMAL")?;
