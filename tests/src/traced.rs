@@ -54,6 +54,11 @@ impl Traced {
         frame::write_frame(&mut self.socket, message, MAX_TO_WORKER).expect("a worker that listens");
     }
 
+    /// The same with a descriptor.
+    pub fn send_with(&mut self, message: &ToWorker, descriptor: std::os::fd::BorrowedFd<'_>) {
+        bare_worker::send_with(&self.socket, message, descriptor);
+    }
+
     /// Asks for its media, as the viewers' process would.
     pub fn connect(&mut self) -> MediaEnd {
         bare_worker::connect(&self.socket)

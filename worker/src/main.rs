@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nursery_worker::{capture, detect, examine, infer, info, logging, sink, web};
+use nursery_worker::{capture, detect, examine, infer, info, light, logging, sink, web};
 
 #[derive(Parser)]
 #[command(name = "nursery-worker", version, about = "Worker processes of nursery; started by `nursery`.")]
@@ -22,6 +22,8 @@ enum RoleCommand {
     Sink,
     /// Serves the page and the API (started by the supervisor)
     Web,
+    /// Makes pictures of cameras (started by the supervisor)
+    Light,
     /// Runs the detector over recordings
     Detect(detect::Args),
     /// Prints stored events
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         RoleCommand::Infer => logging::run_role(infer::run),
         RoleCommand::Sink => logging::run_role(sink::run),
         RoleCommand::Web => logging::run_role(web::run),
+        RoleCommand::Light => logging::run_role(light::run),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
         RoleCommand::Export(args) => sink::export::run(args),

@@ -272,6 +272,15 @@ fn validate_camera(camera: &mut CameraConfig, base: &Path) -> Result<(), KeyProb
             return Err((key, "only rtsp:// and rtsps:// sources take it".into()));
         }
     }
+    if let Some(pictures) = &camera.pictures {
+        if !is_rtsp {
+            return Err(("pictures", "only rtsp:// and rtsps:// sources have any".into()));
+        }
+        if camera.video == super::VideoUse::Never {
+            return Err(("pictures", "\"video\" is \"never\", so that there are none".into()));
+        }
+        pictures.validate().map_err(|what| ("pictures", what))?;
+    }
     if camera.password.is_some() && camera.username.is_none() {
         return Err(("username", "is missing, a password needs one".into()));
     }

@@ -3,6 +3,7 @@
 mod clips;
 mod exposure;
 mod load;
+mod pictures;
 mod reach;
 mod sensitivity;
 mod source;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use clips::ClipsConfig;
 pub use load::{ConfigError, from_file, from_json, schema};
+pub use pictures::PicturesConfig;
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
@@ -106,12 +108,17 @@ pub struct UsersConfig {
     pub infer: Option<String>,
     pub sink: Option<String>,
     pub web: Option<String>,
+    pub light: Option<String>,
 }
 
 impl UsersConfig {
     /// At least one is given.
     pub fn any(&self) -> bool {
-        self.capture.is_some() || self.infer.is_some() || self.sink.is_some() || self.web.is_some()
+        self.capture.is_some()
+            || self.infer.is_some()
+            || self.sink.is_some()
+            || self.web.is_some()
+            || self.light.is_some()
     }
 }
 
@@ -162,6 +169,9 @@ pub struct CameraConfig {
     /// Overrides `detection.sustained_s` for this camera.
     #[serde(default)]
     pub sustained_s: Option<f64>,
+    /// rtsp: pictures to look at, and how much moves in them. Not given: none.
+    #[serde(default)]
+    pub pictures: Option<PicturesConfig>,
 }
 
 /// When a camera is asked for pictures.

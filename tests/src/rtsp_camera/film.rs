@@ -75,6 +75,20 @@ impl Film {
     /// Between two pictures.
     pub const PERIOD: Duration = Duration::from_millis(1000 / RATE as u64);
 
+    /// The same with pictures that are random bytes, of the same number; what is said of them stays.
+    pub fn garbled(&self) -> Self {
+        let mut random = fastrand::Rng::with_seed(9);
+        let mut garble = |unit: &Vec<u8>| {
+            let mut unit = unit.clone();
+            if matches!(kind(&unit), 1 | 5) {
+                random.fill(&mut unit[1..]);
+            }
+            unit
+        };
+        let pictures = self.pictures.iter().map(|units| units.iter().map(&mut garble).collect()).collect();
+        Self { pictures, sets: self.sets.clone() }
+    }
+
     /// The value of `fmtp` in a session description.
     pub fn parameters(&self) -> String {
         use base64::{Engine, engine::general_purpose::STANDARD};

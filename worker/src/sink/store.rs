@@ -15,7 +15,8 @@ use nursery_shared::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
-    camera::CameraState, curves::Curves, history, outages, quarantine, schema, series, timeline, vfs,
+    camera::CameraState, curves::Curves, history, outages, pictures, quarantine, schema, series, timeline,
+    vfs,
 };
 
 /// File name inside the store's directory.
@@ -293,6 +294,9 @@ impl Store {
                 Ok(Answer::Timeline(Box::new(found)))
             }
             Question::Event { event_id } => event(&self.db, event_id),
+            Question::Picture { event_id } => {
+                pictures::find(&self.db, event_id).map(|found| Answer::Picture(found.map(Box::new)))
+            }
             Question::Feedback { event_id, verdict, by } => {
                 let tx = self.db.transaction()?;
                 timeline::note_feedback(&tx, event_id, *verdict, by, timestamp::now_us())?;

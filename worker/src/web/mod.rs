@@ -8,6 +8,7 @@ mod feed;
 mod hub;
 mod lookback;
 mod metrics;
+mod pictures;
 pub mod routes;
 mod stream;
 
@@ -106,6 +107,7 @@ fn read_loop(mut inbox: WideInbox, feed: &Feed) -> Result<(), String> {
         match inbox.recv() {
             Ok(Some((ToWorker::Drain, _)) | None) => return Ok(()),
             Ok(Some((ToWorker::ClipOf { ticket, found }, file))) => feed.clips.answered(ticket, found, file),
+            Ok(Some((ToWorker::PictureOf { ticket, found }, _))) => feed.pictures.answered(ticket, found),
             Ok(Some((message, _))) => feed.take(message)?,
             Err(e) => return Err(format!("frame from the supervisor: {e}")),
         }

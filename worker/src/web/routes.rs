@@ -24,7 +24,7 @@ use super::{
     doorman::{Doorman, Login},
     feed::{Feed, NoEvents},
     hub::{Event, Hub},
-    lookback, metrics,
+    lookback, metrics, pictures,
     stream::{self, Answer, Counted},
 };
 
@@ -73,6 +73,8 @@ pub enum Resource {
     Timeline,
     Event,
     Feedback,
+    Picture,
+    EventPicture,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -87,6 +89,7 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/clip.js", Access::Open, Resource::File(SCRIPT, include_str!("page/clip.js"))),
     ("GET", "/timeline.js", Access::Open, Resource::File(SCRIPT, include_str!("page/timeline.js"))),
     ("GET", "/event.js", Access::Open, Resource::File(SCRIPT, include_str!("page/event.js"))),
+    ("GET", "/pictures.js", Access::Open, Resource::File(SCRIPT, include_str!("page/pictures.js"))),
     ("GET", "/app.css", Access::Open, Resource::File(STYLE, include_str!("page/app.css"))),
     ("GET", "/icon.svg", Access::Open, Resource::File("image/svg+xml", include_str!("page/icon.svg"))),
     (
@@ -111,6 +114,8 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/api/cameras/{name}/timeline", Access::Login, Resource::Timeline),
     ("GET", "/api/events/{event_id}", Access::Login, Resource::Event),
     ("POST", "/api/events/{event_id}/feedback", Access::Login, Resource::Feedback),
+    ("GET", "/api/cameras/{name}/picture", Access::Login, Resource::Picture),
+    ("GET", "/api/events/{event_id}/picture", Access::Login, Resource::EventPicture),
 ];
 
 /// The description of the API for programs.
@@ -284,6 +289,8 @@ impl Site {
             }
             Resource::Events => self.events(request.uri().query().unwrap_or_default()).await,
             Resource::Clip => self.feed.clips.clip(part_of(&request, 3), request.headers()).await,
+            Resource::Picture => self.feed.pictures.picture(part_of(&request, 3)).await,
+            Resource::EventPicture => pictures::of_event(&self.feed, part_of(&request, 3)).await,
             Resource::Stream => {
                 let last = text(request.headers(), &HeaderName::from_static("last-event-id"));
                 let last = last.and_then(|id| id.parse().ok()).filter(|id: &i64| *id >= 0);
@@ -503,7 +510,8 @@ fn reply(status: StatusCode, kind: &'static str, body: Answer) -> Reply {
     reply
 }
 
-fn whole(status: StatusCode, kind: &'static str, content: Bytes) -> Reply {
+/// An answer of this kind that is there as a whole.
+pub fn whole(status: StatusCode, kind: &'static str, content: Bytes) -> Reply {
     reply(status, kind, Answer::Whole(Full::new(content)))
 }
 
