@@ -195,8 +195,8 @@ struct Sight {
 impl Sight {
     async fn follow(&mut self, media: OwnedFd) -> End {
         let lost = |e: std::io::Error| End::Lost(format!("its media cannot be read: {e}"));
-        let socket = StdUnixStream::from(media);
-        let mut socket = match socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)) {
+        // The supervisor made it so that nobody waits at it.
+        let mut socket = match UnixStream::from_std(StdUnixStream::from(media)) {
             Ok(socket) => socket,
             Err(e) => return lost(e),
         };
