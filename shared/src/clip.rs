@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Bytes of a clip at the most, whatever there is room for.
+pub const MAX_BYTES: u64 = 256 << 20;
 /// Longest id of an event that may be asked for.
 pub const MAX_EVENT_ID: usize = 64;
 

@@ -57,6 +57,11 @@ pub enum Request {
     },
     /// Where the service keeps its files.
     Info {},
+    /// A camera's live media. After [`Reply::Done`] frames of [`crate::media::FromCapture`] follow on the same socket,
+    /// from the capture process itself, which takes [`crate::media::ToCapture`]. [`Reply::Refused`]: not at the moment.
+    Listen {
+        camera: String,
+    },
     /// The post-mortems that the service has in memory, the newest ones.
     Postmortems {},
     /// One of them.

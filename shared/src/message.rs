@@ -178,8 +178,7 @@ pub enum ToWorker {
     Question { number: u64, question: Question },
     /// web: the answer to its question.
     History { ticket: u64, answer: Answer },
-    /// capture: somebody wants the media ([`crate::media`]). Comes with the descriptor of a stream socket. A newer one
-    /// takes the place of an older one.
+    /// capture: somebody wants the media ([`crate::media`]). Comes with the descriptor of a stream socket.
     Media,
     /// web, light: what it wanted. Comes with the descriptor of a stream socket where nothing speaks against it.
     MediaOf { ticket: u64, why_not: Option<String> },

@@ -8,6 +8,7 @@ pub mod infer;
 pub mod info;
 pub mod light;
 pub mod link;
+pub mod listen;
 pub mod logging;
 pub mod media;
 pub mod sink;

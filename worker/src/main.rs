@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nursery_worker::{capture, detect, examine, infer, info, light, logging, sink, web};
+use nursery_worker::{capture, detect, examine, infer, info, light, listen, logging, sink, web};
 
 #[derive(Parser)]
 #[command(name = "nursery-worker", version, about = "Worker processes of nursery; started by `nursery`.")]
@@ -24,6 +24,8 @@ enum RoleCommand {
     Web,
     /// Makes pictures of cameras (started by the supervisor)
     Light,
+    /// Plays a camera's live audio, or writes it as WAV
+    Listen(listen::Args),
     /// Runs the detector over recordings
     Detect(detect::Args),
     /// Prints stored events
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         RoleCommand::Sink => logging::run_role(sink::run),
         RoleCommand::Web => logging::run_role(web::run),
         RoleCommand::Light => logging::run_role(light::run),
+        RoleCommand::Listen(args) => listen::run(args),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),
         RoleCommand::Export(args) => sink::export::run(args),

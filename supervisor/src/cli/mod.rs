@@ -104,6 +104,12 @@ enum Cmd {
     Quarantine(QuarantineArgs),
     /// List what is known of workers that died or hung, or show one of them
     Postmortem(postmortem::Args),
+    /// Play a camera's live audio on this machine, or write it as WAV (see `nursery listen --help`)
+    #[command(disable_help_flag = true)]
+    Listen {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
     /// Run the detector over recordings; needs no service (see `nursery detect --help`)
     #[command(disable_help_flag = true)]
     Detect {
@@ -277,7 +283,8 @@ pub fn main() -> ExitCode {
         Cmd::Export(args) => export(args),
         Cmd::Quarantine(args) => quarantine(args),
         Cmd::Postmortem(args) => postmortem::run(args),
-        Cmd::Detect { args } => detect(args),
+        Cmd::Listen { args } => pass_on("listen", args),
+        Cmd::Detect { args } => pass_on("detect", args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -509,9 +516,11 @@ fn export(args: ExportArgs) -> Result<(), Failure> {
     become_worker(command)
 }
 
-fn detect(args: Vec<OsString>) -> Result<(), Failure> {
+/// Has the worker's program do what takes media.
+fn pass_on(command: &str, args: Vec<OsString>) -> Result<(), Failure> {
+    let name = command;
     let mut command = Command::new(worker_binary::find(None)?);
-    command.arg("detect").args(args);
+    command.arg(name).args(args);
     become_worker(command)
 }
 

@@ -22,8 +22,16 @@ pub(super) struct Media {
 }
 
 impl Policy {
+    /// There is a camera of this name.
+    pub fn has_camera(&self, name: &str) -> bool {
+        self.cameras.values().any(|c| c.config.name == name && !c.removed)
+    }
+
     /// The capture process of a camera, once it works.
-    fn capturing(&self, camera: &str) -> Result<Key, String> {
+    ///
+    /// # Errors
+    /// One line that tells why there is none.
+    pub fn capturing(&self, camera: &str) -> Result<Key, String> {
         let found = self.cameras.values().find(|c| c.config.name == camera && !c.removed);
         let Some(camera) = found else { return Err("there is no camera of this name".into()) };
         match self.workers.get(&camera.slot) {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -339,6 +339,16 @@ impl Clients {
             self.clients.remove(&id);
         }
         self.clients.contains_key(&id)
+    }
+
+    /// Sends a short reply and gives the connection away; `None` where the client does not take it at once.
+    pub fn hand_over(&mut self, id: u32, reply: &Reply) -> Option<OwnedFd> {
+        let mut client = self.clients.remove(&id)?;
+        client.push(reply);
+        // So that having written everything is not the end.
+        client.phase = Phase::Waiting;
+        let whole = client.write() && client.reply.is_empty();
+        whole.then(|| client.stream.into())
     }
 
     /// Sends the kept log lines, and goes on with new ones if `follow`.

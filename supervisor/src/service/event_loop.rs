@@ -651,8 +651,36 @@ impl EventLoop {
             }
             return;
         }
+        if let Request::Listen { camera } = request {
+            return self.listen(id, &camera, peer);
+        }
         if let Some(reply) = self.reply(id, request, peer) {
             self.clients.answer(id, &reply);
+        }
+    }
+
+    /// Gives a client's connection to a capture process, which sends its media over it.
+    fn listen(&mut self, id: u32, camera: &str, peer: Peer) {
+        let key = match self.policy.capturing(camera) {
+            Ok(key) => key,
+            Err(why) => {
+                let message = format!("camera {camera:?}: {why}");
+                let reply = match self.policy.has_camera(camera) {
+                    true => Reply::Refused { message },
+                    false => Reply::Error { message },
+                };
+                self.clients.answer(id, &reply);
+                return;
+            }
+        };
+        // Whoever gets it goes on being told of it otherwise.
+        if let Some(socket) = self.clients.client_fd(id) {
+            let _ = self.epoll.delete(socket);
+        }
+        let reply = Reply::Done { message: format!("the media of camera {camera:?} follows") };
+        if let Some(socket) = self.clients.hand_over(id, &reply) {
+            tracing::info!("{camera}: listened to by (uid {}, pid {})", show(peer.uid), show(peer.pid));
+            self.send(key, &ToWorker::Media, Some(socket));
         }
     }
 
@@ -683,7 +711,7 @@ impl EventLoop {
                 Some(postmortem) => return Some(Reply::Postmortem { postmortem: Box::new(postmortem) }),
                 None => Err(format!("no post-mortem {id:?} is in memory")),
             },
-            Request::Logs { .. } => Err("logs are not asked for here".to_owned()),
+            Request::Logs { .. } | Request::Listen { .. } => Err("that is not asked for here".to_owned()),
             Request::Scale { workers } => {
                 tracing::info!("scale asked for {who}");
                 let (result, actions) = self.policy.scale(now, wall_us, workers);

@@ -370,8 +370,7 @@ impl Clip {
     fn finish(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
         buffer.clear();
         let outcome = self.encoder.as_mut().map_or(Ok(()), |encoder| encoder.finish(buffer));
-        let written = self.write(buffer).and(outcome);
-        written.and(self.file.sync_data().map_err(|e| End(e.to_string())))
+        self.write(buffer).and(outcome)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), End> {

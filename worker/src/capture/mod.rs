@@ -20,6 +20,7 @@ use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc, time::Duration};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nursery_shared::{
     config::CameraConfig,
+    media::Kind,
     message::{CapturedWindow, FromWorker, ModelShape, PROGRESS_INTERVAL, Role, StreamState, ToWorker},
 };
 use tokio::{
@@ -63,6 +64,15 @@ pub fn limit_memory() {
     }
 }
 
+/// Writes no larger file than a clip may be: whoever takes this process over cannot fill the disk with one.
+fn limit_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_FSIZE) {
+        let most = nursery_shared::clip::MAX_BYTES;
+        // Where it cannot be set, what honest processes do has to do.
+        let _ = setrlimit(Resource::RLIMIT_FSIZE, most.min(soft), most.min(hard));
+    }
+}
+
 /// Runs until the supervisor drains this process or is gone, or the recording ends.
 pub fn run() -> Result<(), String> {
     limit_memory();
@@ -75,6 +85,10 @@ pub fn run() -> Result<(), String> {
     };
     let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
     let plan = Plan::capture(&camera, &source);
+    // A program of the configuration may have files of its own.
+    if !plan.programs {
+        limit_files();
+    }
     let source = Ready::from(source);
     cage.confine(&plan);
     let (inbox, outbox) = link.start()?;
@@ -262,7 +276,10 @@ fn open_clip(
 ) -> Result<(), String> {
     match (tap, file) {
         (Some(tap), Some(file)) => {
-            clips.open(what, file, tap.tracks(), tap.remembered(what.1).cloned().collect())
+            // Pictures begin at a key frame before; so does the sound then.
+            let pictures = tap.remembered(what.1).filter(|p| p.kind == Kind::Video).map(|p| p.time_us);
+            let from_us = pictures.min().map_or(what.1, |time| time.min(what.1));
+            clips.open(what, file, tap.tracks(), tap.remembered(from_us).cloned().collect())
         }
         (None, _) => clips.refuse(what.0, "it is a recording that is read faster than time".into()),
         (_, None) => clips.refuse(what.0, "its file was lost on the way".into()),

@@ -2,10 +2,10 @@
 //! process over a socket of its own. Nobody here waits for a reader: what one does not take is left out for it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,6 +30,9 @@ use super::{clock::StreamClock, listener::Now, source::Wishes};
 const WAITING_BYTES: usize = 8 << 20;
 const WAITING_PACKETS: usize = 512;
 
+/// Sockets that media goes to.
+const MOST_VIEWERS: usize = 4;
+
 /// What is remembered for clips, at the most: half a minute of a large picture.
 const REMEMBERED_BYTES: usize = 24 << 20;
 const REMEMBERED_PACKETS: usize = 8192;
@@ -49,7 +52,10 @@ pub struct Tap {
     /// The source's samples are all there is.
     samples: Option<SampleTime>,
     memory: Memory,
-    viewer: Option<Viewer>,
+    viewers: Vec<Viewer>,
+    /// What they wish, by number.
+    wished: Arc<Mutex<BTreeMap<u64, bool>>>,
+    next_viewer: u64,
     /// When the newest packet of either kind was.
     newest_us: [Option<i64>; 2],
 }
@@ -67,9 +73,17 @@ impl Tap {
         let tracks =
             if encoded { Tracks::default() } else { Tracks { audio: Some(pcm()), ..Tracks::default() } };
         let samples = (!encoded).then(|| SampleTime { clock: StreamClock::new(true), position: 0 });
-        let tap =
-            Self { wishes, tracks, samples, memory: Memory::new(memory), viewer: None, newest_us: [None; 2] };
-        tap.wishes.send_replace(tap.own_wishes());
+        let tap = Self {
+            wishes,
+            tracks,
+            samples,
+            memory: Memory::new(memory),
+            viewers: Vec::new(),
+            wished: Arc::default(),
+            next_viewer: 0,
+            newest_us: [None; 2],
+        };
+        tap.wishes.send_modify(|wishes| wishes.media = tap.is_wanted());
         tap
     }
 
@@ -84,35 +98,39 @@ impl Tap {
         self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
     }
 
-    /// Somebody wants the media; a former one is let go.
+    /// Somebody wants the media: the viewers' process, or an operator who listens. The oldest gives way where there are
+    /// many.
     pub fn connect(&mut self, socket: OwnedFd) {
-        match Viewer::new(socket, self.wishes.clone()) {
+        let number = self.next_viewer;
+        let wishes = Wished { number, all: Arc::clone(&self.wished), source: self.wishes.clone() };
+        match Viewer::new(socket, wishes) {
             Ok(mut viewer) => {
+                self.next_viewer += 1;
+                if self.viewers.len() >= MOST_VIEWERS {
+                    self.viewers.remove(0);
+                }
                 viewer.send(&FromCapture::Tracks(self.tracks.clone()), Kind::Audio, true);
-                self.viewer = Some(viewer);
-                self.wishes.send_modify(|wishes| *wishes = Wishes { media: true, video: false });
+                self.viewers.push(viewer);
+                self.wishes.send_modify(|wishes| wishes.media = true);
             }
             Err(e) => tracing::warn!("the viewers' socket cannot be used: {e}"),
         }
     }
 
-    /// Resolves when the viewers' process has had enough.
+    /// Waits until somebody has had enough.
     pub async fn left(&mut self) {
-        match &mut self.viewer {
-            Some(viewer) => viewer.queue.closed().await,
-            None => std::future::pending().await,
+        if self.viewers.is_empty() {
+            return std::future::pending().await;
         }
-        self.viewer = None;
-        self.wishes.send_replace(self.own_wishes());
-    }
-
-    /// What is wanted whether anybody looks or not.
-    fn own_wishes(&self) -> Wishes {
-        Wishes { media: self.memory.remembers(), video: false }
+        let closed = self.viewers.iter().map(|viewer| Box::pin(viewer.queue.closed()));
+        futures::future::select_all(closed).await;
+        self.viewers.retain(|viewer| !viewer.queue.is_closed());
+        let media = self.is_wanted();
+        self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
     }
 
     fn is_wanted(&self) -> bool {
-        self.viewer.is_some() || self.memory.remembers()
+        !self.viewers.is_empty() || self.memory.remembers()
     }
 
     /// What there is at present.
@@ -133,9 +151,7 @@ impl Tap {
                 self.memory.change(&self.tracks, &tracks);
                 self.tracks = tracks;
                 self.newest_us = [None; 2];
-                if let Some(viewer) = &mut self.viewer {
-                    viewer.send(&FromCapture::Tracks(self.tracks.clone()), Kind::Audio, true);
-                }
+                self.tell(&FromCapture::Tracks(self.tracks.clone()), Kind::Audio, true);
                 None
             }
             Media::Packet(packet) => self.pass(packet),
@@ -179,11 +195,13 @@ impl Tap {
         packet.time_us = newest.map_or(packet.time_us, |newest| packet.time_us.max(newest + 1));
         *newest = Some(packet.time_us);
         self.memory.remember(&packet);
-        if let Some(viewer) = &mut self.viewer {
-            let (kind, key) = (packet.kind, packet.key);
-            viewer.send(&FromCapture::Packet(packet.clone()), kind, key);
-        }
+        let (kind, key) = (packet.kind, packet.key);
+        self.tell(&FromCapture::Packet(packet.clone()), kind, key);
         Some(packet)
+    }
+
+    fn tell(&mut self, message: &FromCapture, kind: Kind, key: bool) {
+        self.viewers.iter_mut().for_each(|viewer| viewer.send(message, kind, key));
     }
 }
 
@@ -243,7 +261,34 @@ fn pcm() -> AudioTrack {
     AudioTrack { codec: AudioCodec::S16le, rate: SAMPLE_RATE, channels: 1, config: Data::default() }
 }
 
-/// The viewers' process, at the other end of a socket.
+/// What one of those who get media wishes, until it is gone.
+struct Wished {
+    number: u64,
+    all: Arc<Mutex<BTreeMap<u64, bool>>>,
+    source: watch::Sender<Wishes>,
+}
+
+impl Wished {
+    fn set(&self, video: Option<bool>) {
+        // Valid after every statement.
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        match video {
+            Some(video) => all.insert(self.number, video),
+            None => all.remove(&self.number),
+        };
+        let video = all.values().any(|video| *video);
+        drop(all);
+        self.source.send_if_modified(|wishes| std::mem::replace(&mut wishes.video, video) != video);
+    }
+}
+
+impl Drop for Wished {
+    fn drop(&mut self) {
+        self.set(None);
+    }
+}
+
+/// Somebody who gets the media, at the other end of a socket.
 struct Viewer {
     queue: mpsc::Sender<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
@@ -252,7 +297,7 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn new(socket: OwnedFd, wishes: watch::Sender<Wishes>) -> std::io::Result<Self> {
+    fn new(socket: OwnedFd, wishes: Wished) -> std::io::Result<Self> {
         // The supervisor has made it non-blocking.
         let socket = UnixStream::from_std(StdUnixStream::from(socket))?;
         let (queue, rx) = mpsc::channel(WAITING_PACKETS);
@@ -288,7 +333,7 @@ async fn serve(
     socket: UnixStream,
     mut queue: mpsc::Receiver<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
-    wishes: watch::Sender<Wishes>,
+    wishes: Wished,
 ) {
     let (mut reader, mut writer) = socket.into_split();
     let write = async {
@@ -306,9 +351,7 @@ async fn serve(
             frames.feed(&bytes[..n]);
             loop {
                 match frames.next_frame() {
-                    Ok(Some(ToCapture::Want { video })) => {
-                        wishes.send_if_modified(|w| std::mem::replace(&mut w.video, video) != video);
-                    }
+                    Ok(Some(ToCapture::Want { video })) => wishes.set(Some(video)),
                     Ok(None) => break,
                     Err(e) => return tracing::warn!("what viewers wish cannot be read: {e}"),
                 }
@@ -401,14 +444,37 @@ mod tests {
         tap.connect(ours);
         end.want(true).await;
         timeout(PATIENCE, wished.wait_for(|w| w.video)).await.unwrap().unwrap();
-        // A second one takes the place of the first.
+        // A second one that wants none takes the first's away from nobody.
         let (ours, mut other) = pair();
         tap.connect(ours);
         assert!(matches!(other.next().await, FromCapture::Tracks(_)));
+        other.want(false).await;
         drop(other);
+        timeout(PATIENCE, tap.left()).await.unwrap();
+        assert_eq!(*wished.borrow(), Wishes { media: true, video: true });
+        drop(end);
         timeout(PATIENCE, tap.left()).await.unwrap();
         assert_eq!(*wished.borrow(), Wishes::default());
         tap.on_media(picture(1, true, 10));
+    }
+
+    #[tokio::test]
+    async fn of_too_many_the_oldest_gives_way() {
+        let (wishes, wished) = watch::channel(Wishes::default());
+        let mut tap = Tap::new(wishes, true, Duration::ZERO);
+        let mut ends = Vec::new();
+        for _ in 0..=MOST_VIEWERS {
+            let (ours, end) = pair();
+            tap.connect(ours);
+            ends.push(end);
+        }
+        let mut bytes = [0; 4096];
+        while timeout(PATIENCE, ends[0].socket.read(&mut bytes)).await.unwrap().unwrap() > 0 {}
+        tap.on_media(picture(1, true, 10));
+        for end in &mut ends[1..] {
+            while !matches!(end.next().await, FromCapture::Packet(_)) {}
+        }
+        assert!(wished.borrow().media);
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ mod recorder;
 pub mod records;
 mod schema;
 mod series;
-mod sound;
+pub mod sound;
 pub mod store;
 mod timeline;
 mod vfs;

@@ -9,13 +9,15 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     os::fd::OwnedFd,
     path::Path,
+    sync::mpsc::{SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
 use nursery_shared::{
-    clip::{About, Found},
+    clip::{About, Found, MAX_BYTES},
     config::ClipsConfig,
     line::one_line,
     media::ClipReport,
@@ -31,8 +33,6 @@ use table::{Entry, Table};
 
 /// Clips that are written at the same time.
 const MOST_OPEN: usize = 64;
-/// Bytes of a clip at the most, whatever there is room for.
-const MOST_BYTES: u64 = 256 << 20;
 /// With less than this nothing is begun.
 const FEWEST_BYTES: u64 = 64 << 10;
 /// How fast a clip grows at the most between two looks: 64 Mbit/s.
@@ -59,8 +59,9 @@ struct Open {
     told: bool,
     /// When it is told to end, whatever the event does.
     longest: Instant,
-    /// When it is taken as it is.
+    /// When it is taken as it is, and what is said of it then.
     given_up: Instant,
+    why: &'static str,
 }
 
 /// What is to be known of an alert.
@@ -92,6 +93,21 @@ pub struct Clips {
     compared_at: Option<Instant>,
     /// The newest failure, so that each is logged once.
     failure: Option<String>,
+    /// Files that are to reach the disk, which a thread of its own waits for.
+    written: Option<SyncSender<File>>,
+}
+
+/// A thread that waits for the disk, so that nobody else does.
+fn wait_for_disk() -> Option<SyncSender<File>> {
+    let (sender, files) = sync_channel::<File>(MOST_OPEN);
+    let wait = move || {
+        for file in files {
+            if let Err(e) = file.sync_data() {
+                tracing::warn!("clips: a power cut may take one of them: {e}");
+            }
+        }
+    };
+    std::thread::Builder::new().name("clips".into()).spawn(wait).ok().map(|_| sender)
 }
 
 /// The time that a text of ours says.
@@ -120,6 +136,7 @@ impl Clips {
             looked_at: None,
             compared_at: None,
             failure: None,
+            written: None,
         })
     }
 
@@ -198,6 +215,7 @@ impl Clips {
                 told: false,
                 longest: now + left,
                 given_up: now + left + LATE,
+                why: "whoever wrote it did not say that it is complete",
             },
         );
         let camera = cry.camera.clone();
@@ -231,10 +249,10 @@ impl Clips {
                 self.note_failure(e);
             }
         }
-        let overdue: Vec<i64> =
-            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, _)| *n).collect();
-        for number in overdue {
-            self.settle(number, Some("whoever wrote it is gone".into()));
+        let overdue: Vec<(i64, &'static str)> =
+            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, o)| (*n, o.why)).collect();
+        for (number, why) in overdue {
+            self.settle(number, Some(why.to_owned()));
         }
         self.look(now);
         let long: Vec<(i64, i64)> = self
@@ -268,7 +286,7 @@ impl Clips {
         let promised: u64 = self.open.values().map(|o| on_disk(o.max_bytes)).sum();
         let fixed = self.table.bytes_of_open_events(timestamp::now_us())?;
         let left = self.keep_bytes().saturating_sub(promised).saturating_sub(fixed);
-        Ok((left / 4).min(MOST_BYTES))
+        Ok((left / 4).min(MAX_BYTES))
     }
 
     /// Removes the oldest clips until there is room for what is being written, and for so much more; false where that
@@ -325,10 +343,17 @@ impl Clips {
     fn settle(&mut self, number: i64, note: Option<String>) {
         let Some(open) = self.open.remove(&number) else { return };
         let part = format!("{DIR}/{number}.part");
-        let mended = self.shelf.open_part(number).and_then(|file| whole::mend(&file));
+        let mended = self.shelf.open_part(number).and_then(|file| Ok((whole::mend(&file)?, file)));
         let found = match mended {
-            Ok(Some(found)) => found,
-            Ok(None) => {
+            Ok((Some(found), file)) => {
+                if self.written.is_none() {
+                    self.written = wait_for_disk();
+                }
+                // Where so many wait already, a power cut may take this one.
+                let _ = self.written.as_ref().map(|files| files.try_send(file));
+                found
+            }
+            Ok((None, _)) => {
                 let why = note.unwrap_or_else(|| "nothing was written".into());
                 tracing::warn!("clips: none of camera {}: {why}", open.camera);
                 if let Err(e) = self.shelf.remove(number, None) {
@@ -419,8 +444,8 @@ impl Clips {
             // Somebody may still write to it, who was told to end when the process before this one did.
             let given_up = if first { now + LEFT_ALONE } else { now };
             let (event_id, camera) = (event.event_id, event.camera);
-            let open =
-                Open { event_id, camera, from_us, max_bytes: item.bytes, told: true, longest: now, given_up };
+            let (max_bytes, why) = (item.bytes, "it was being written when a process died");
+            let open = Open { event_id, camera, from_us, max_bytes, told: true, longest: now, given_up, why };
             self.open.insert(item.number, open);
             return Ok(());
         };
