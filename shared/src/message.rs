@@ -332,6 +332,8 @@ pub enum RecordKind {
     Ended { at_us: i64 },
     /// A window cost so many inference processes that it is not sent to another: kept for study.
     SetAside(SetAside),
+    /// How much of a camera's picture was different from the one before, 0 to 1; only where that may be an event.
+    Motion { at_us: i64, motion: f32 },
 }
 
 /// A camera that is not heard.

@@ -3,6 +3,7 @@
 mod clips;
 mod exposure;
 mod load;
+mod motion;
 mod pictures;
 mod reach;
 mod sensitivity;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use clips::ClipsConfig;
 pub use load::{ConfigError, from_file, from_json, schema};
+pub use motion::MotionRule;
 pub use pictures::PicturesConfig;
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
@@ -172,6 +174,9 @@ pub struct CameraConfig {
     /// rtsp: pictures to look at, and how much moves in them. Not given: none.
     #[serde(default)]
     pub pictures: Option<PicturesConfig>,
+    /// Overrides `detection.motion` for this camera, which must have `pictures`.
+    #[serde(default)]
+    pub motion: Option<MotionRule>,
 }
 
 /// When a camera is asked for pictures.
@@ -359,6 +364,8 @@ pub struct DetectionConfig {
     /// Ask more of a camera's scores where its usual sounds look a little like crying, and less where nothing does,
     /// within narrow bounds; `false` for a bar that never moves.
     pub adaptive: bool,
+    /// When what moves before a camera with `pictures` is an event. Not given: never.
+    pub motion: Option<MotionRule>,
 }
 
 impl DetectionConfig {
@@ -367,6 +374,11 @@ impl DetectionConfig {
         Self {
             threshold: camera.threshold.unwrap_or(self.threshold),
             sustained_s: camera.sustained_s.unwrap_or(self.sustained_s),
+            motion: camera.pictures.filter(|pictures| pictures.motion).and_then(|pictures| {
+                let rule = camera.motion.or(self.motion)?;
+                // Longer than it takes until the next picture.
+                Some(MotionRule { end_after_s: rule.end_after_s.max(pictures.every_s * 2.5), ..rule })
+            }),
             ..*self
         }
     }
@@ -383,6 +395,7 @@ impl Default for DetectionConfig {
             offline_after_s: 30.0,
             sustained_s: 0.0,
             adaptive: true,
+            motion: None,
         }
     }
 }
@@ -419,6 +432,9 @@ pub struct AlertConfig {
     /// Seconds for one attempt.
     #[serde(default)]
     pub timeout_s: Option<f64>,
+    /// Told of motion too (`detection.motion`), not of crying and lost cameras alone.
+    #[serde(default)]
+    pub motion: bool,
 }
 
 impl AlertConfig {

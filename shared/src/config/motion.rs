@@ -64,7 +64,11 @@ mod tests {
     fn what_cannot_be_is_refused_with_its_key() {
         for (camera, rest, expected) in [
             (r#", "motion": {"threshold": 0}"#, "", "cameras[0].motion: threshold: 0, expected"),
-            ("", r#", "detection": {"motion": {"threshold": 2}}"#, "detection.motion: threshold: 2, expected"),
+            (
+                "",
+                r#", "detection": {"motion": {"threshold": 2}}"#,
+                "detection.motion: threshold: 2, expected",
+            ),
             ("", r#", "detection": {"motion": {"end_after_s": -1}}"#, "detection.motion: end_after_s: -1"),
             ("", r#", "detection": {"motion": {"threshhold": 1}}"#, "did you mean \"threshold\"?"),
         ] {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use nursery_shared::{
     light::{Found, LightCamera, MAX_PICTURE, Wanted},
-    message::{Role, ToWorker},
+    message::{Record, RecordKind, Role, ToWorker},
 };
 
 use super::{Config, Key, Level, Policy, Time, worker::State};
@@ -16,6 +16,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// What is known of motion holds for so many times what lies between two pictures, and so much longer.
 const STALE: f64 = 3.0;
 const STALE_S: f64 = 5.0;
+
+/// Records of motion are left out while so many of all kinds wait for the sink.
+const MOST_RECORDS: usize = 1_000;
 
 /// What is known of pictures.
 #[derive(Debug, Default)]
@@ -101,9 +104,15 @@ impl Policy {
         let now = self.now;
         // Long enough after it was taken up again: that was another picture.
         self.light.blamed.retain(|name, b| *name != camera || b.left_out || now.since(b.until) < b.pause);
-        let known = self.config.cameras.iter().any(|c| c.name == camera);
-        match motion.filter(|m| (0.0..=1.0).contains(m) && known) {
+        let known = self.config.cameras.iter().find(|c| c.name == camera);
+        match motion.filter(|m| (0.0..=1.0).contains(m) && known.is_some()) {
             Some(motion) => {
+                let rule = known.and_then(|c| self.config.detection.for_camera(c).motion);
+                // What is heard goes before where the sink does not keep up.
+                if rule.is_some() && self.ledger.extent().0 < MOST_RECORDS {
+                    let what = RecordKind::Motion { at_us: self.wall_us, motion };
+                    self.ledger.push(Record { camera: camera.clone(), what });
+                }
                 let rounded = (f64::from(motion) * 1000.0).round() / 1000.0;
                 self.light.motion.insert(camera, (rounded, now));
             }

@@ -146,8 +146,9 @@ impl Policy {
             return false;
         }
         // What counts as an event is the sink's business alone, and pictures are those of who makes them.
-        let CameraConfig { threshold, sustained_s, pictures, .. } = camera.config;
-        let same_stream = CameraConfig { threshold, sustained_s, pictures, ..new.clone() } == camera.config;
+        let CameraConfig { threshold, sustained_s, pictures, motion, .. } = camera.config;
+        let same_stream =
+            CameraConfig { threshold, sustained_s, pictures, motion, ..new.clone() } == camera.config;
         if same_stream {
             camera.config = new.clone();
             return false;

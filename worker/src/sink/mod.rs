@@ -8,6 +8,7 @@ pub mod export;
 mod heartbeat;
 pub mod history;
 pub mod keeper;
+mod motion;
 mod outages;
 mod outbox;
 pub mod pictures;
@@ -349,9 +350,13 @@ impl Sink {
                 .ok()
         });
         self.receivers.clear();
+        let mut movers = Vec::new();
         for alert in &config.alerts {
             match Receiver::new(alert) {
                 Ok(receiver) => {
+                    if alert.motion {
+                        movers.push(receiver.id.clone());
+                    }
                     self.receivers.insert(receiver.id.clone(), Arc::new(receiver));
                 }
                 Err(e) => tracing::error!("an alert receiver cannot be used: {e}"),
@@ -368,6 +373,7 @@ impl Sink {
             album.keep(config.clips.keep_days);
         }
         let ids = self.receivers.keys().cloned().collect();
+        self.keeper.tell_of_motion(movers);
         self.keeper.keep_curves(config.keep_days, now());
         self.keeper.configure(config.run, config.detection, config.cameras, ids, now());
     }

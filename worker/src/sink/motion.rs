@@ -88,7 +88,9 @@ impl Motion {
         let since_us = *self.since_us.get_or_insert(at_us);
         match &mut self.open {
             Some(open) => open.peak = open.peak.max(motion),
-            None if at_us.saturating_sub(since_us) >= us(rule.min_duration_s) && at_us >= self.cool_until_us => {
+            None if at_us.saturating_sub(since_us) >= us(rule.min_duration_s)
+                && at_us >= self.cool_until_us =>
+            {
                 let event_id = Uuid::now_v7().to_string();
                 let open = Open { event_id, onset_us: since_us, motion, peak: motion };
                 let data = Data {
@@ -177,14 +179,18 @@ mod tests {
 
     #[test]
     fn motion_that_lasts_is_an_event_with_a_beginning_and_an_end() {
-        let told = told(&[(100, 0.05), (105, 0.2), (110, 0.4), (115, 0.15), (120, 0.0), (125, 0.0), (130, 0.0)], 0);
+        let told =
+            told(&[(100, 0.05), (105, 0.2), (110, 0.4), (115, 0.15), (120, 0.0), (125, 0.0), (130, 0.0)], 0);
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(told[0]["type"], "motion.started");
         assert_eq!(told[0]["data"]["onset"], "1970-01-01T00:01:45.000Z");
         assert_eq!(told[0]["data"]["motion"], 0.4);
         assert_eq!(told[1]["type"], "motion.ended");
         assert_eq!(told[1]["data"]["event_id"], told[0]["data"]["event_id"]);
-        assert_eq!((&told[1]["data"]["duration_s"], &told[1]["data"]["peak_motion"]), (&10.0.into(), &0.4.into()));
+        assert_eq!(
+            (&told[1]["data"]["duration_s"], &told[1]["data"]["peak_motion"]),
+            (&10.0.into(), &0.4.into())
+        );
     }
 
     #[test]

@@ -73,6 +73,8 @@ impl Album {
             db.busy_timeout(Duration::from_secs(2))?;
             // A power cut may take the newest ones.
             db.pragma_update(None, "synchronous", "NORMAL")?;
+            // And whoever waits for the disk sooner or later is not this one.
+            db.pragma_update(None, "wal_autocheckpoint", 0)?;
             Ok(db)
         };
         let db = open().map_err(|e: rusqlite::Error| format!("store: pictures: {e}"))?;

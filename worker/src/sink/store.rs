@@ -36,6 +36,8 @@ pub struct NewAlert {
     pub camera: String,
     pub time_us: i64,
     pub body: String,
+    /// Owed to none but these; `None`: to every receiver.
+    pub only: Option<Vec<String>>,
 }
 
 /// A delivery that is still owed.
@@ -411,7 +413,8 @@ fn insert_alert(tx: &Transaction, alert: &NewAlert, receivers: &[String]) -> rus
     ])?;
     let id = tx.last_insert_rowid();
     outages::note(tx, alert.kind, alert.time_us, &alert.body)?;
-    for receiver in receivers {
+    let wanted = |receiver: &&String| alert.only.as_ref().is_none_or(|only| only.contains(receiver));
+    for receiver in receivers.iter().filter(wanted) {
         tx.prepare_cached("INSERT INTO deliveries (alert_id, receiver, camera) VALUES (?1, ?2, ?3)")?
             .execute(params![id, receiver, alert.camera])?;
     }
@@ -494,6 +497,7 @@ mod tests {
             camera: camera.into(),
             time_us: timestamp::now_us(),
             body: "{}".into(),
+            only: None,
         }
     }
 
