@@ -68,6 +68,11 @@ impl BareWorker {
         frame::write_frame(&mut self.socket, message, MAX_TO_WORKER).expect("a worker that listens");
     }
 
+    /// Says something, with a descriptor.
+    pub fn send_with(&mut self, message: &ToWorker, descriptor: BorrowedFd<'_>) {
+        send_with(&self.socket, message, descriptor);
+    }
+
     /// What it says next.
     pub fn next(&mut self) -> FromWorker {
         let message = frame::read_frame(&mut self.socket, MAX_FROM_WORKER).expect("a frame");
@@ -98,8 +103,8 @@ impl BareWorker {
     }
 }
 
-/// As the supervisor makes them.
-fn media_pair() -> (UnixStream, UnixStream) {
+/// Two ends of a camera's media, as the supervisor makes them.
+pub fn media_pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     for end in [&ours, &theirs] {
         end.set_nonblocking(true).expect("a socket");

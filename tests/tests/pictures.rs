@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
-    io::Write,
+    io::{Read, Write},
+    os::{fd::AsFd, unix::net::UnixStream},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -13,9 +14,17 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use nursery_shared::status::WorkerState;
+use nursery_shared::{
+    config::PicturesConfig,
+    frame,
+    light::{LightCamera, Wanted},
+    media::{Data, FromCapture, MAX_MEDIA, MAX_WISH, ToCapture, Tracks, VideoCodec, VideoTrack},
+    message::{FromWorker, ToWorker},
+    status::WorkerState,
+};
 use nursery_tests::{
     audio,
+    bare_worker::{self, BareWorker},
     http::{Client, Response, free_port},
     processes::Process,
     receiver::Receiver,
@@ -29,6 +38,9 @@ use serde_json::{Value, json};
 const TOKEN: &str = "a token of some length";
 const WIDTH: usize = 160;
 const HEIGHT: usize = 120;
+/// How far from the film a picture may be, of 255: it was scaled and encoded twice. Another key frame of it, or plain grey,
+/// is further away.
+const NEAR: f64 = 15.0;
 /// Rows above the words.
 const ABOVE: usize = 90;
 
@@ -119,7 +131,7 @@ fn a_camera_is_seen_on_the_page_and_beside_its_events_by_who_may() {
     assert_eq!(first.header("cache-control"), "no-store");
     let distance = distance_from_film(&first.body);
     eprintln!("FIGURE a picture of {} bytes, {distance:.1} of 255 from the film", first.body.len());
-    assert!(distance < 8.0, "it does not show the film: {distance}");
+    assert!(distance < NEAR, "it does not show the film: {distance}");
     // The clock in the film moves.
     service.wait_for("motion", |status| {
         let of = |name: &str| status.cameras.iter().find(|c| c.name == name).unwrap();
@@ -145,7 +157,7 @@ fn a_camera_is_seen_on_the_page_and_beside_its_events_by_who_may() {
     });
     let path = format!("/api/events/{event}/picture");
     let beside = until("its picture", PATIENCE, || Some(client.get(&path)).filter(|r| r.status == 200));
-    assert!(distance_from_film(&beside.body) < 8.0);
+    assert!(distance_from_film(&beside.body) < NEAR);
     assert_eq!(Client::new(port).get(&path).status, 401);
     assert_eq!(client.get("/api/events/0198c2a1-0000-7000-8000-000000000000/picture").status, 404);
     // Another size, and none, without a new process for the camera.
@@ -166,9 +178,41 @@ fn a_camera_is_seen_on_the_page_and_beside_its_events_by_who_may() {
     service.must(["reload"]);
     service
         .wait_for("nobody who makes pictures", |s| s.workers.iter().all(|w| w.name != "light").then_some(()));
-    assert_eq!(client.get("/api/cameras/crib/picture").status, 404);
+    until("no picture any more", PATIENCE, || {
+        (client.get("/api/cameras/crib/picture").status == 404).then_some(())
+    });
     assert_eq!(client.get(&path).status, 200, "what was kept is kept");
     assert_eq!(service.process_of("capture:crib"), capture);
+}
+
+#[test]
+fn who_asks_for_it_is_told_of_motion_and_nobody_else() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let (crib, asks, asks_not) = (filming(film), Receiver::start(), Receiver::start());
+    let mut wants = asks.alert();
+    wants["motion"] = true.into();
+    let mut config = config([seen("crib", &crib, json!({"every_s": 0.5}))], [wants, asks_not.alert()]);
+    config["detection"]["motion"] = json!({"threshold": 0.001, "min_duration_s": 1});
+    let service = Service::start(&config);
+    let told = |kind: &str| asks.accepted_of(kind, "crib");
+    let began = until("motion", PATIENCE, || told("motion.started").into_iter().next());
+    crib.microphone().play(&audio::cry(3.0));
+    until("a cry, told to both", PATIENCE, || {
+        let count = |receiver: &Receiver| receiver.accepted_of("cry.started", "crib").len();
+        (count(&asks) == 1 && count(&asks_not) == 1).then_some(())
+    });
+    config["cameras"][0].as_object_mut().unwrap().remove("pictures");
+    service.write_config(&config);
+    service.must(["reload"]);
+    let ended = until("the end of motion", PATIENCE, || told("motion.ended").into_iter().next());
+    assert_eq!(ended.body["data"]["event_id"], began.body["data"]["event_id"]);
+    assert!(ended.body["data"]["peak_motion"].as_f64().unwrap() >= 0.001, "{}", ended.body);
+    eprintln!("FIGURE motion of the film: {}", ended.body["data"]["peak_motion"]);
+    until("the end of the cry, told to both", PATIENCE, || {
+        (asks_not.accepted_of("cry.ended", "crib").len() == 1).then_some(())
+    });
+    assert!(asks_not.accepted().iter().all(|r| !r.kind().starts_with("motion")));
+    assert_eq!((told("motion.started").len(), told("motion.ended").len()), (1, 1));
 }
 
 #[test]
@@ -249,7 +293,7 @@ fn pictures_of_garbage_cost_the_other_cameras_nothing_and_nobody_hears_less() {
     service.wait_for("pictures looked at", |s| {
         s.workers.iter().find(|w| w.name == "light").filter(|w| w.restarts > 0 || w.progress > 10).map(drop)
     });
-    assert!(distance_from_film(&picture(&client, "crib").body) < 8.0);
+    assert!(distance_from_film(&picture(&client, "crib").body) < NEAR);
     service.wait_windows("cot", 20);
     let status = service.status();
     for worker in status.workers.iter().filter(|w| w.name != "light") {
@@ -259,4 +303,89 @@ fn pictures_of_garbage_cost_the_other_cameras_nothing_and_nobody_hears_less() {
         "FIGURE light died {} times of garbage",
         status.workers.iter().find(|w| w.name == "light").unwrap().restarts
     );
+}
+
+/// The ticket of its next question for a camera's media.
+fn wants_media(light: &mut BareWorker) -> u64 {
+    loop {
+        if let FromWorker::WantMedia { ticket, .. } = light.next() {
+            return ticket;
+        }
+    }
+}
+
+/// Gives it an end of a camera's media, of which it wants the pictures; the other end.
+fn media_of(light: &mut BareWorker, ticket: u64) -> UnixStream {
+    let (mut ours, theirs) = bare_worker::media_pair();
+    light.send_with(&ToWorker::MediaOf { ticket, why_not: None }, theirs.as_fd());
+    ours.set_nonblocking(false).unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    let wish: ToCapture = frame::read_frame(&mut ours, MAX_WISH).unwrap().unwrap();
+    assert_eq!(wish, ToCapture::Want { video: true });
+    ours
+}
+
+#[test]
+fn what_cannot_be_decoded_is_said_and_not_asked_for_again_and_garbage_is_begun_anew() {
+    let pictures = PicturesConfig::default();
+    let configure = ToWorker::ConfigureLight(vec![LightCamera { camera: "crib".into(), pictures }]);
+    let mut light = BareWorker::start("light", &configure);
+    // No frame at all.
+    let ticket = wants_media(&mut light);
+    media_of(&mut light, ticket).write_all(&[0xff; 5_000]).unwrap();
+    let ticket = wants_media(&mut light);
+    let mut media = media_of(&mut light, ticket);
+    let video = VideoTrack {
+        codec: VideoCodec::H265,
+        codecs: "hvc1.1.6.L93.B0".into(),
+        width: 640,
+        height: 360,
+        config: Data::default(),
+    };
+    let tracks = Tracks { video: Some(video), ..Tracks::default() };
+    frame::write_frame(&mut media, &FromCapture::Tracks(tracks), MAX_MEDIA).unwrap();
+    assert_eq!(media.read(&mut [0; 8]).unwrap(), 0, "nothing more of it is wanted");
+    let wanted = Wanted { camera: "crib".into(), near_us: None, score: None };
+    light.send(&ToWorker::WantPicture { number: 1, wanted });
+    let mut why = None;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        match light.next() {
+            FromWorker::PictureOf { found, .. } => why = Some(found.unwrap_err()),
+            FromWorker::WantMedia { .. } => panic!("it asks again and again"),
+            _ => {}
+        }
+    }
+    assert!(why.as_ref().is_some_and(|why| why.contains("H.265")), "{why:?}");
+}
+
+#[test]
+#[ignore = "a measurement of half a minute, for the figures in README.md"]
+fn what_pictures_cost() {
+    for (size, every_s) in [("640x360", 5), ("1920x1080", 5), ("1920x1080", 1)] {
+        let Some(film) = film::of_size(size) else { skip!("{}", film::missing().unwrap_or_default()) };
+        let crib = filming(film);
+        let mut config = config([camera("crib", crib.url())], []);
+        let service = Service::start(&config);
+        service.wait_live(&["crib"]);
+        let cpu = |name: &str| service.worker(name).cpu_s;
+        let measure = |name: &str, seconds: u64| {
+            let before = cpu(name);
+            std::thread::sleep(Duration::from_secs(seconds));
+            (cpu(name) - before) / seconds as f64 * 100.0
+        };
+        let alone = measure("capture:crib", 10);
+        config["cameras"][0]["pictures"] = json!({"every_s": every_s});
+        service.write_config(&config);
+        service.must(["reload"]);
+        service.wait_for("pictures", |s| s.cameras[0].motion);
+        let before = cpu("light");
+        let with = measure("capture:crib", 20);
+        let light = (cpu("light") - before) / 20.0 * 100.0;
+        let memory = service.worker("light").rss_bytes >> 20;
+        eprintln!(
+            "FIGURE {size}, a picture in {every_s} s: capture {alone:.2} % of a core without, {with:.2} % with; \
+             light {light:.2} %, {memory} MiB"
+        );
+    }
 }

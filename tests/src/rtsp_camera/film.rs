@@ -28,11 +28,16 @@ pub fn missing() -> Option<&'static str> {
 /// The film of all cameras; `None` where ffmpeg is not there.
 pub fn film() -> Option<Arc<Film>> {
     static FILM: OnceLock<Option<Arc<Film>>> = OnceLock::new();
-    FILM.get_or_init(|| make().map(Arc::new)).clone()
+    FILM.get_or_init(|| make("320x240").map(Arc::new)).clone()
 }
 
-fn make() -> Option<Film> {
-    let source = format!("testsrc=size=320x240:rate={RATE}:duration=4");
+/// The same of another size, such as `1920x1080`.
+pub fn of_size(size: &str) -> Option<Arc<Film>> {
+    make(size).map(Arc::new)
+}
+
+fn make(size: &str) -> Option<Film> {
+    let source = format!("testsrc=size={size}:rate={RATE}:duration=4");
     let out = Command::new("ffmpeg")
         .args(["-v", "error", "-f", "lavfi", "-i", &source, "-c:v", "libx264", "-profile:v", "baseline"])
         .args(["-preset", "veryfast", "-tune", "zerolatency", "-threads", "1", "-g", &RATE.to_string()])

@@ -36,7 +36,7 @@ use crate::link::Outbox;
 const ANSWER: Duration = Duration::from_secs(10);
 /// Wait before a camera is asked again; doubles.
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(10);
 /// Wait where there is nothing to be decoded: somebody has to change the camera's settings first.
 const HOPELESS: Duration = Duration::from_secs(600);
 /// Key frames come with some jitter.

@@ -387,6 +387,7 @@ fn to_worker() -> Vec<ToWorker> {
         },
         ToWorker::Record { seq: 3, record: record(RecordKind::Online { at_us }) },
         ToWorker::Record { seq: 4, record: record(RecordKind::Ended { at_us }) },
+        ToWorker::Record { seq: 5, record: record(RecordKind::Motion { at_us, motion: 0.25 }) },
         ToWorker::OpenClip { clip: 7, from_us: 1, max_bytes: 2 },
         ToWorker::CloseClip { clip: 7, until_us: 3 },
         ToWorker::Remember { seconds: 27 },
