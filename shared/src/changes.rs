@@ -136,6 +136,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
                 ("listen", was.listen != is.listen),
                 ("password", was.password != is.password),
                 ("token", was.token != is.token),
+                ("tls", was.tls != is.tls),
             ];
             keys.extend(differ.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("web.{key}")));
         }

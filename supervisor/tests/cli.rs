@@ -149,6 +149,7 @@ const CLIENTS: &[&[&str]] = &[
     &["logs"],
     &["logs", "crib", "--follow"],
     &["events"],
+    &["export", "--since", "1h"],
 ];
 
 /// Something that listens where a service would; `answer` gets each connection and its request.
@@ -688,6 +689,14 @@ fn events_are_read_where_the_service_or_the_user_says() {
     let mut command = nursery(["events", "--json", "--camera=-crib", "--since", "10m", "--state-dir", "st"]);
     let out = output(command.arg("--worker-binary").arg(&worker));
     assert_eq!(text(&out.stdout), "events|--state-dir|st|--json|--camera=-crib|--since=10m|");
+    let mut command =
+        nursery(["export", "--since", "8h", "--what", "scores", "--camera=-crib", "--state-dir", "st"]);
+    let out = output(command.arg("--worker-binary").arg(&worker));
+    let passed = "export|--state-dir|st|--since=8h|--camera=-crib|--format=csv|--what=scores|";
+    assert_eq!(text(&out.stdout), passed);
+    for wrong in [&["export"][..], &["export", "--since", "8h", "--what", "all"]] {
+        assert_eq!(output(&mut nursery(wrong.iter().copied())).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 /// A directory into which `nursery` was installed.

@@ -6,6 +6,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use nix::sys::socket::MsgFlags;
@@ -79,14 +80,16 @@ impl BareWorker {
         message.expect("the worker ended early")
     }
 
-    /// Everything that it has said up to now, without waiting.
-    pub fn said(&mut self) -> Vec<FromWorker> {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let mut said = Vec::new();
-        // A frame that has begun is whole in a moment.
-        while let Ok(1..) = nix::sys::socket::recv(self.socket.as_raw_fd(), &mut [0], flags) {
-            said.push(self.next());
-        }
+    /// Reads everything that it says from now on, so that it never waits for its reader.
+    pub fn read_on(&mut self) -> Arc<Mutex<Vec<FromWorker>>> {
+        let said: Arc<Mutex<Vec<FromWorker>>> = Arc::default();
+        let mut socket = self.socket.try_clone().expect("a socket");
+        let reader = Arc::clone(&said);
+        std::thread::spawn(move || {
+            while let Ok(Some(message)) = frame::read_frame(&mut socket, MAX_FROM_WORKER) {
+                reader.lock().unwrap().push(message);
+            }
+        });
         said
     }
 

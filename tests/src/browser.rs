@@ -56,6 +56,8 @@ impl Browser {
             "--disable-gpu".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--hide-scrollbars".to_owned(),
+            // Nobody is there to touch what is to be played.
+            "--autoplay-policy=no-user-gesture-required".to_owned(),
             format!("--window-size={width},{height}"),
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome",
@@ -98,6 +100,14 @@ impl Browser {
         let id =
             focused.as_object().and_then(|o| o.values().next()).and_then(Value::as_str).expect("an element");
         self.command("POST", &format!("element/{id}/value"), &json!({ "text": text }));
+    }
+
+    /// Taps the element that a selector finds, as a finger would.
+    pub fn click(&self, selector: &str) {
+        let found = self.command("POST", "element", &json!({"using": "css selector", "value": selector}));
+        let id =
+            found.as_object().and_then(|o| o.values().next()).and_then(Value::as_str).expect("an element");
+        self.command("POST", &format!("element/{id}/click"), &json!({}));
     }
 
     /// What the page complained of in the browser's console since this was asked last.

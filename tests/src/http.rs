@@ -125,6 +125,61 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Asks for something on a connection, and leaves the answer there.
+    pub fn ask(&self, stream: &mut TcpStream, path: &str) -> io::Result<()> {
+        stream.write_all(self.head("GET", path, "").as_bytes())
+    }
+
+    /// Opens a camera's live media.
+    pub fn live(&self, path: &str) -> io::Result<LiveStream> {
+        let stream = self.connect()?;
+        (&stream).write_all(self.head("GET", path, "").as_bytes())?;
+        let mut reader = BufReader::new(stream);
+        let (status, headers) = read_head(&mut reader)?;
+        let kind = headers.get("content-type").cloned().unwrap_or_default();
+        if status != 200 || kind != "application/octet-stream" {
+            return Err(io::Error::other(format!("status {status}, {kind}")));
+        }
+        Ok(LiveStream { reader: Chunked { inner: reader, left: 0 } })
+    }
+}
+
+/// A record of live media.
+#[derive(Debug, Clone)]
+pub struct LiveRecord {
+    pub kind: u8,
+    pub time_us: i64,
+    pub content: Vec<u8>,
+    /// When it had arrived.
+    pub at: Instant,
+}
+
+impl LiveRecord {
+    /// The content as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.content).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+/// Live media as it comes.
+pub struct LiveStream {
+    reader: Chunked<BufReader<TcpStream>>,
+}
+
+impl LiveStream {
+    /// The next record; an error where the stream has ended or nothing came for long.
+    pub fn try_next(&mut self) -> io::Result<LiveRecord> {
+        let mut head = [0; 13];
+        self.reader.read_exact(&mut head)?;
+        let [a, b, c, d, kind, time @ ..] = head;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let mut content = vec![0; length.saturating_sub(9)];
+        self.reader.read_exact(&mut content)?;
+        Ok(LiveRecord { kind, time_us: i64::from_le_bytes(time), content, at: Instant::now() })
+    }
+}
+
 fn read_head(reader: &mut impl BufRead) -> io::Result<(u16, HashMap<String, String>)> {
     let mut line = String::new();
     reader.read_line(&mut line)?;

@@ -13,6 +13,7 @@ pub mod http;
 pub mod package;
 pub mod processes;
 pub mod receiver;
+pub mod recorded_media;
 pub mod rtsp_camera;
 pub mod service;
 pub mod simulation;
@@ -20,6 +21,7 @@ pub mod slot;
 pub mod temp_dir;
 pub mod traced;
 pub mod wait;
+pub mod web_worker;
 
 /// Says on standard error, past libtest's capturing, that a test did not run, and why.
 pub fn say_skipped(test: &str, why: &str) {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    os::unix::net::UnixStream,
+    os::{fd::BorrowedFd, unix::net::UnixStream},
     process::Child,
     sync::mpsc::{Sender, channel},
     thread::JoinHandle,
@@ -54,9 +54,14 @@ impl Traced {
         frame::write_frame(&mut self.socket, message, MAX_TO_WORKER).expect("a worker that listens");
     }
 
-    /// The same with a descriptor.
-    pub fn send_with(&mut self, message: &ToWorker, descriptor: std::os::fd::BorrowedFd<'_>) {
+    /// Says something, with a descriptor.
+    pub fn send_with(&mut self, message: &ToWorker, descriptor: BorrowedFd<'_>) {
         bare_worker::send_with(&self.socket, message, descriptor);
+    }
+
+    /// What it says next.
+    pub fn receive(&mut self) -> FromWorker {
+        self.wait_for(Some)
     }
 
     /// Asks for its media, as the viewers' process would.

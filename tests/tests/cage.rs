@@ -83,7 +83,8 @@ fn as_root_every_worker_is_a_user_of_its_own_without_any_rights() {
         let limits = fs::read_to_string(proc.join("limits")).unwrap();
         let limit = |what: &str| limits.lines().find(|l| l.starts_with(what)).unwrap().to_owned();
         assert_eq!(limit("Max core file size").split_whitespace().nth(4), Some("0"), "{limits}");
-        assert_eq!(limit("Max open files").split_whitespace().nth(3), Some("256"), "{limits}");
+        let descriptors = if worker.name == "web" { "1024" } else { "256" };
+        assert_eq!(limit("Max open files").split_whitespace().nth(3), Some(descriptors), "{limits}");
         assert_eq!(limit("Max processes").split_whitespace().nth(2), Some("512"), "{limits}");
         let environment = fs::read_to_string(proc.join("environ")).unwrap();
         for name in ["USER=", "XDG_RUNTIME_DIR="] {

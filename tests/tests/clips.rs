@@ -481,8 +481,17 @@ fn the_page_plays_a_clip_and_shows_its_spectrogram() {
     assert!(cry > room + 10.0, "{cry} in the cry, {room} before");
     let label = browser.run("return document.querySelector('#clip canvas').getAttribute('aria-label')");
     assert!(label.as_str().unwrap().contains("percent sure"), "{label}");
+    browser.run(
+        "const c = document.querySelector('#clip canvas'), r = c.getBoundingClientRect(); \
+         c.dispatchEvent(new MouseEvent('click', {clientX: r.left + r.width / 2, clientY: r.top + 9}));",
+    );
+    let there = "const p = document.querySelector('#clip audio'); \
+                 return !p.seeking && p.readyState >= 2 && Math.abs(p.currentTime - p.duration / 2) < 1";
+    browser.until("it goes where it was clicked", PATIENCE, there);
     browser.run("const p = document.querySelector('#clip audio'); p.muted = true; p.play()");
-    browser.until("it plays", PATIENCE, "return document.querySelector('#clip audio').currentTime > 1");
+    let plays =
+        "const p = document.querySelector('#clip audio'); return p.currentTime > p.duration / 2 + 1.5";
+    browser.until("it plays", PATIENCE, plays);
     browser.run("location.hash = '#wall'");
     browser.until("nothing plays on", PATIENCE, "return document.querySelector('#clip audio') === null");
     let narrow = "return document.documentElement.scrollWidth <= innerWidth";

@@ -66,6 +66,7 @@ fn pictures_come_while_somebody_looks_and_nothing_goes_unheard_for_it() {
     let mut worker = capture(&camera.url(), "");
     while !matches!(worker.next(), FromWorker::Window(_)) {}
     assert_eq!(camera.tracks_set_up(), ["audio"], "nobody has asked for pictures");
+    let said = worker.read_on();
     let mut media = worker.connect();
     let first = tracks(&mut media);
     let audio = first.audio.unwrap();
@@ -101,7 +102,7 @@ fn pictures_come_while_somebody_looks_and_nothing_goes_unheard_for_it() {
         (camera.tracks_set_up() == ["audio", "audio", "video", "audio"] && camera.playing() == 1)
             .then_some(())
     });
-    assert_heard_without_gap(&ends(&worker.said()));
+    assert_heard_without_gap(&ends(&said.lock().unwrap()));
     assert_eq!(camera.connected(), 3);
 }
 
@@ -112,6 +113,7 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
     let camera = RtspCamera::with(setup.clone());
     let mut worker = capture(&camera.url(), "");
     while !matches!(worker.next(), FromWorker::Window(_)) {}
+    let said = worker.read_on();
     let mut media = worker.connect();
     media.want(true);
     let why = media.wait_for(|m| if let FromCapture::Tracks(t) = m { t.no_video } else { None });
@@ -121,7 +123,7 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
         packet(&mut media, Kind::Audio);
     }
     assert_eq!(camera.connected(), 2, "it is not asked again and again");
-    assert_heard_without_gap(&ends(&worker.said()));
+    assert_heard_without_gap(&ends(&said.lock().unwrap()));
 
     let camera = RtspCamera::with(setup);
     let mut worker = capture(&camera.url(), r#", "video": "always""#);

@@ -2,13 +2,13 @@
 //! a list but was not made by any of them is superfluous.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, os::fd::AsFd, time::Duration};
 
 use nursery_shared::{
     config::{CameraConfig, Config, PicturesConfig, from_json},
     history::{Answer, History},
     light::{LightCamera, Wanted},
-    media::FromCapture,
+    media::{AudioCodec, AudioTrack, Data, FromCapture, Kind, Packet, Tracks},
     message::{
         CameraDetection, FromWorker, ModelShape, Record, RecordKind, SetAside, SinkConfig, ToWorker,
         WindowJob,
@@ -25,11 +25,15 @@ use nursery_tests::{
     skip,
     temp_dir::TempDir,
     traced::Traced,
+    web_worker::{self, FakeCapture},
 };
 use nursery_worker::{
     cage::{policy::Policy, roles::Plan},
     info,
 };
+
+/// A record of live media.
+const RAW_SOUND: u8 = 6;
 
 /// What was made, and what may be.
 #[derive(Default)]
@@ -200,12 +204,32 @@ fn the_page_makes_every_call_that_it_may_make() {
         // Tried by a thread of its own.
         let inside = client.log_in("open sesame");
         let mut stream = inside.stream("/api/stream").unwrap();
-        stream.wait_for("a ping", Duration::from_secs(20), |e| e.kind == "ping");
+        stream.wait_for("the state", Duration::from_secs(20), |e| e.kind == "status");
+        let mut live = inside.live("/api/cameras/crib/live").unwrap();
+        while live.try_next().unwrap().kind != RAW_SOUND {}
         inside.get("/metrics").status
     });
     worker.wait_for(|m| matches!(m, FromWorker::Question { .. }).then_some(()));
     worker.send(&ToWorker::History { ticket: 0, answer: Answer::Events(History::default()) });
-    worker.wait_for(|m| matches!(m, FromWorker::WantStatus).then_some(()));
+    let (mut media, theirs) = FakeCapture::pair();
+    let ticket = loop {
+        match worker.receive() {
+            FromWorker::WantStatus => {
+                // As often as the supervisor shows it.
+                std::thread::sleep(Duration::from_millis(100));
+                worker.send(&ToWorker::Status(Box::new(web_worker::status())));
+            }
+            FromWorker::WantMedia { ticket, .. } => break ticket,
+            _ => {}
+        }
+    };
+    worker.send_with(&ToWorker::MediaOf { ticket, why_not: None }, theirs.as_fd());
+    assert_eq!(media.wish(Duration::from_secs(20)), Some(true));
+    let audio = AudioTrack { codec: AudioCodec::Ulaw, rate: 8000, channels: 1, config: Data::default() };
+    media.send(&FromCapture::Tracks(Tracks { audio: Some(audio), ..Tracks::default() }));
+    let data = Data::from(vec![0; 160]);
+    let packet = Packet { kind: Kind::Audio, time_us: 1, duration_us: 20_000, key: true, data };
+    media.send(&FromCapture::Packet(packet));
     assert_eq!(asking.join().unwrap(), 200);
     account.add(&Plan::web(), worker);
     account.settle();

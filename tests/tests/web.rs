@@ -42,7 +42,15 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
     let (config, client) = with_web(config([camera("crib", "synthetic:noise")], []), strict());
     let service = Service::start(&config);
     ready(&client);
-    let secret = ["/api/status", "/api/cameras", "/api/workers", "/api/events", "/api/stream", "/metrics"];
+    let secret = [
+        "/api/status",
+        "/api/cameras",
+        "/api/workers",
+        "/api/events",
+        "/api/stream",
+        "/metrics",
+        "/api/cameras/crib/live",
+    ];
     for path in secret {
         let refused = client.get(path);
         assert_eq!(refused.status, 401, "{path}");
@@ -55,6 +63,8 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
         "/app.js",
         "/timeline.js",
         "/event.js",
+        "/live.js",
+        "/live-sound.js",
         "/app.css",
         "/icon.svg",
         "/manifest.json",
@@ -67,7 +77,9 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         for elsewhere in ["http://", "https://", "//cdn"] {
-            let from = if path == "/icon.svg" { "http://www.w3.org/2000/svg" } else { "" };
+            // The name of a kind of picture, which leads nowhere.
+            let picture = ["/icon.svg", "/timeline.js"].contains(&path);
+            let from = if picture { "http://www.w3.org/2000/svg" } else { "" };
             assert!(!answer.text().replace(from, "").contains(elsewhere), "{path} loads from elsewhere");
         }
     }
@@ -86,7 +98,7 @@ fn who_has_logged_in_is_answered_and_nobody_else() {
         login(&json.with("X-Forwarded-Proto", "https"), PASSWORD).header("set-cookie").contains("Secure")
     );
     let bearer = client.with("Authorization", &format!("Bearer {TOKEN}"));
-    for path in secret.iter().filter(|p| **p != "/api/stream") {
+    for path in secret.iter().filter(|p| **p != "/api/stream" && !p.ends_with("/live")) {
         assert_eq!(inside.get(path).status, 200, "{path} by cookie");
         assert_eq!(bearer.get(path).status, 200, "{path} by token");
         assert_eq!(bearer.request("HEAD", path, "").body.len(), 0);
@@ -321,6 +333,22 @@ fn everything_is_as_it_is_described() {
                 check(&schema, &status.data, &description, "status").unwrap();
                 continue;
             }
+            if path.ends_with("/live") {
+                assert!(!described["application/octet-stream"].is_null());
+                let mut stream = inside.live(path).unwrap();
+                let (mut kinds, mut tracks) = (Vec::new(), Value::Null);
+                while !kinds.contains(&6) {
+                    let record = stream.try_next().unwrap();
+                    if record.kind == 1 {
+                        tracks = record.json();
+                    }
+                    kinds.push(record.kind);
+                }
+                let schema = json!({"$ref": "#/components/schemas/LiveTracks"});
+                check(&schema, &tracks, &description, "tracks").unwrap();
+                assert_eq!(tracks["audio"]["codec"], "s16le");
+                continue;
+            }
             let answer = ask(&inside);
             assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
             let kind = answer.header("content-type").split(';').next().unwrap().to_owned();
@@ -338,6 +366,9 @@ fn everything_is_as_it_is_described() {
         ("GET", "/nowhere", 404),
         ("GET", "/api/events/nobody", 404),
         ("GET", "/api/cameras/crib/timeline?points=0", 400),
+        ("GET", "/api/cameras/nobody/live", 404),
+        ("GET", "/api/cameras/crib/live?video=2", 400),
+        ("GET", "/api/cameras/crib/live/", 404),
         ("DELETE", "/api/status", 405),
         ("GET", "/api/login", 405),
     ];

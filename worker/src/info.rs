@@ -9,9 +9,12 @@ use std::{
 };
 
 use nursery_models::Detector;
-use nursery_shared::{VERSION, message::ModelShape, message::PROTOCOL};
+use nursery_shared::{VERSION, config::TlsConfig, message::ModelShape, message::PROTOCOL};
 
-use crate::cage::{self, Cage, roles::Plan};
+use crate::{
+    cage::{self, Cage, roles::Plan},
+    web,
+};
 
 /// Arguments of `info`.
 #[derive(clap::Args)]
@@ -19,6 +22,31 @@ pub struct Args {
     /// A model file instead of the embedded one
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Certificate and key of the page, to be looked at
+    #[arg(long, requires = "key")]
+    certificate: Option<String>,
+    #[arg(long, requires = "certificate")]
+    key: Option<String>,
+}
+
+/// Exit status where the model does not load, and where the page's certificate or key cannot be used.
+const NO_MODEL: u8 = 2;
+const NO_TLS: u8 = 3;
+
+/// Opens a regular file.
+///
+/// # Errors
+/// One line with the file.
+pub fn open(path: &Path) -> Result<File, String> {
+    let fail = |what: String| format!("{}: {what}", path.display());
+    // Of a pipe nobody waits for the other end.
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|e| fail(e.to_string()))?;
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Err(fail("is not a regular file".into()));
+    }
+    Ok(file)
 }
 
 /// A model that is found but not looked at yet.
@@ -27,16 +55,7 @@ pub struct Found(Option<(File, String)>);
 /// The embedded model, or the one in a file, which may take more rights to open than to read.
 pub fn find_model(model: Option<&Path>) -> Result<Found, String> {
     let Some(path) = model else { return Ok(Found(None)) };
-    let name = path.display().to_string();
-    let fail = |what: String| format!("{name}: {what}");
-    // Of a pipe nobody waits for the other end.
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|e| fail(e.to_string()))?;
-    if !file.metadata().is_ok_and(|m| m.is_file()) {
-        return Err(fail("is not a regular file".into()));
-    }
-    Ok(Found(Some((file, name))))
+    Ok(Found(Some((open(path)?, path.display().to_string()))))
 }
 
 /// Loads a model that was found.
@@ -61,14 +80,21 @@ pub fn shape(detector: &Detector) -> ModelShape {
     }
 }
 
-/// Prints one JSON object; exit status 2 and one line on standard error where the model does not load.
+/// Prints one JSON object; exit status 2 and one line on standard error where the model does not load, 3 where the page's
+/// certificate or key cannot be used.
 pub fn run(args: Args) -> ExitCode {
     let kernel = cage::kernel();
-    let loaded = find_model(args.model.as_deref()).and_then(|found| {
+    let tls = args.certificate.zip(args.key).map(|(certificate, key)| TlsConfig::new(certificate, key));
+    let found = find_model(args.model.as_deref()).map_err(|e| (e, NO_MODEL)).and_then(|model| {
+        let tls = tls.as_ref().map(web::tls::find).transpose().map_err(|e| (e, NO_TLS))?;
+        Ok((model, tls))
+    });
+    let loaded = found.and_then(|(model, tls)| {
         // What is read now came from elsewhere. What of the cage cannot be put up here is told by who scores with it.
         let mut cage = Cage::enter(None);
         cage.confine(&Plan::infer());
-        load_detector(found)
+        tls.as_ref().map(web::tls::load).transpose().map_err(|e| (e, NO_TLS))?;
+        load_detector(model).map_err(|e| (e, NO_MODEL))
     });
     match loaded {
         Ok(detector) => {
@@ -79,9 +105,9 @@ pub fn run(args: Args) -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Err(message) => {
+        Err((message, status)) => {
             eprintln!("{message}");
-            ExitCode::from(2)
+            ExitCode::from(status)
         }
     }
 }

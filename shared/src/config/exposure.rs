@@ -76,7 +76,8 @@ fn secret_files(config: &Config) -> impl Iterator<Item = (String, &str)> {
             Some((format!("web.{key}"), secret.as_ref()?.expose().strip_prefix("file:")?))
         })
     });
-    cameras.chain(alerts).chain(heartbeat).chain(web)
+    let tls = config.web.iter().filter_map(|w| Some(("web.tls.key".to_owned(), &*w.tls.as_ref()?.key)));
+    cameras.chain(alerts).chain(heartbeat).chain(web).chain(tls)
 }
 
 /// The mode of a regular file that everybody may read, and get at: what lies in root's home is nobody else's.

@@ -233,7 +233,11 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
     }
     config.store.validate().map_err(|(key, what)| format!("store.{key}: {what}"))?;
     if let Some(web) = &mut config.web {
-        web.validate(|secret| resolve(secret, base)).map_err(|(key, what)| format!("web.{key}: {what}"))?;
+        let wrong = |(key, what): KeyProblem| format!("web.{key}: {what}");
+        web.validate(|secret| resolve(secret, base)).map_err(wrong)?;
+        if let Some(tls) = &mut web.tls {
+            tls.validate(|path| existing(Path::new(path), base)).map_err(wrong)?;
+        }
     }
     config.clips.validate().map_err(|(key, what)| format!("clips.{key}: {what}"))?;
     for (i, alert) in config.alerts.iter_mut().enumerate() {

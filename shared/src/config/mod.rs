@@ -22,7 +22,7 @@ pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
 pub use store::StoreConfig;
-pub use web::WebConfig;
+pub use web::{TlsConfig, WebConfig};
 
 use crate::{control::PoolSize, secret::Secret};
 

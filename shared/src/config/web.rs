@@ -1,6 +1,6 @@
 //! Where the page and the API listen, and what it takes to be let in.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, os::unix::fs::MetadataExt};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,11 +29,47 @@ pub struct WebConfig {
     pub password: Option<Secret>,
     /// For scripts (`Authorization: Bearer …`): 16 characters or more.
     pub token: Option<Secret>,
+    /// Speak HTTPS, with this certificate. Without, where it is not this host alone that looks, a reverse proxy should.
+    pub tls: Option<TlsConfig>,
+}
+
+/// The page's certificate. Files that were renewed are taken up at a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A PEM file: the certificate and those that lead from it to an authority.
+    pub certificate: String,
+    /// A PEM file with its private key, which has no password.
+    pub key: String,
+    /// Tells whether the files are others than before.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub stamp: Vec<(u64, i64, i64, u64)>,
+}
+
+impl TlsConfig {
+    /// Of these two files.
+    pub fn new(certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        Self { certificate: certificate.into(), key: key.into(), stamp: Vec::new() }
+    }
+
+    /// Finds the files; `find` makes a path that leads there from anywhere.
+    pub(super) fn validate(
+        &mut self,
+        find: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<(), (&'static str, String)> {
+        for (key, path) in [("tls.certificate", &mut self.certificate), ("tls.key", &mut self.key)] {
+            *path = find(path).map_err(|e| (key, e))?;
+            let found = std::fs::metadata(&*path).map_err(|e| (key, format!("{path}: {e}")))?;
+            self.stamp.push((found.ino(), found.mtime(), found.mtime_nsec(), found.len()));
+        }
+        Ok(())
+    }
 }
 
 impl Default for WebConfig {
     fn default() -> Self {
-        Self { listen: LISTEN.to_owned(), password: None, token: None }
+        Self { listen: LISTEN.to_owned(), password: None, token: None, tls: None }
     }
 }
 

@@ -334,7 +334,7 @@ fn check(path: &std::path::Path, worker: WorkerArg) -> Result<(), Failure> {
         .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
     let reader = identities.as_ref().map(|ids| ids.of(Role::Infer, service::PROBE_SLOT));
     let service::probe::Answer { model, kernel } =
-        service::probe::probe(&worker, config.inference.model.as_deref(), reader.as_ref())
+        service::probe::probe(&worker, service::probe::subject(&config), reader.as_ref())
             .map_err(|e| Failure { message: format!("{}: {}", path.display(), e.message), exit: e.exit })?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut lines = vec![format!(

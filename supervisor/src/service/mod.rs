@@ -100,7 +100,7 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
     let model = probe::probe(
         &options.worker_binary,
-        options.config.inference.model.as_deref(),
+        probe::subject(&options.config),
         of(Role::Infer, PROBE_SLOT).as_ref(),
     )?
     .model;

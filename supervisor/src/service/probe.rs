@@ -19,6 +19,7 @@ use nix::{
 use nursery_shared::{
     VERSION,
     cage::Kernel,
+    config::{Config, TlsConfig},
     message::{MAX_SCORES, ModelShape, PROTOCOL},
     model_state::MAX_STATE,
 };
@@ -47,6 +48,14 @@ pub struct Answer {
     pub kernel: Kernel,
 }
 
+/// What is looked at: a model file, where it is not the embedded one, and the page's certificate.
+pub type Subject<'a> = (Option<&'a str>, Option<&'a TlsConfig>);
+
+/// What of a configuration is looked at.
+pub fn subject(config: &Config) -> Subject<'_> {
+    (config.inference.model.as_deref(), config.web.as_ref().and_then(|w| w.tls.as_ref()))
+}
+
 fn failed(message: String) -> ServiceError {
     ServiceError { message, exit: 1 }
 }
@@ -63,7 +72,7 @@ impl Probe {
     /// Starts it; where that user is given, as the user who is going to read the model.
     pub fn start(
         binary: &Path,
-        model: Option<&str>,
+        (model, tls): Subject<'_>,
         identity: Option<&Identity>,
         limit: Duration,
     ) -> Result<Self, ServiceError> {
@@ -78,6 +87,9 @@ impl Probe {
             .stderr(Stdio::piped());
         if let Some(model) = model {
             command.args(["--model", model]);
+        }
+        if let Some(tls) = tls {
+            command.args(["--certificate", &tls.certificate, "--key", &tls.key]);
         }
         if let Some(identity) = identity.cloned() {
             identity.put_on(&mut command);
@@ -151,6 +163,11 @@ impl Probe {
                 ),
                 exit: 2,
             }),
+            // Any other program may end like this, too.
+            status if status.code() == Some(3) && errors.starts_with("web.tls.") => Err(ServiceError {
+                message: errors.lines().next().unwrap_or_default().trim().to_owned(),
+                exit: 2,
+            }),
             status if !status.success() => Err(failed(format!(
                 "{place}: `info` failed ({status}): {}",
                 errors.lines().next().unwrap_or("")
@@ -166,13 +183,14 @@ fn unblocked<T: AsFd>(pipe: T) -> Option<T> {
     Some(pipe)
 }
 
-/// Runs `binary info`, waits for the answer and checks it. An unreadable model is a wrong configuration (exit 2).
+/// Runs `binary info`, waits for the answer and checks it. A model or a certificate that cannot be used is a wrong configuration
+/// (exit 2).
 pub fn probe(
     binary: &Path,
-    model: Option<&str>,
+    subject: Subject<'_>,
     identity: Option<&Identity>,
 ) -> Result<Answer, ServiceError> {
-    let mut probe = Probe::start(binary, model, identity, LIMIT)?;
+    let mut probe = Probe::start(binary, subject, identity, LIMIT)?;
     loop {
         if let Some(outcome) = probe.outcome() {
             // Whoever starts the service has time for this.

@@ -1,5 +1,5 @@
-//! Requests that may bring another model with them: reload and restart. Before anything changes somebody looks at the
-//! model, in a process of its own and for a bounded time; nothing waits for that but whoever asked.
+//! Requests that may bring another model or certificate with them: reload and restart. Before anything changes somebody
+//! looks at it, in a process of its own and for a bounded time; nothing waits for that but whoever asked.
 
 use std::{path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
     PROBE_SLOT, ServiceError,
     clients::Access,
     event_loop::{EventLoop, Token, done},
-    probe::{Answer, Probe},
+    probe::{Answer, Probe, Subject, subject},
 };
 
 /// Loading a model takes well under a second; a busy machine is granted more.
@@ -57,11 +57,12 @@ impl EventLoop {
                 return Some(reply);
             }
         };
-        let model = config.inference.model.clone();
-        if model.is_none() && self.policy.model_file().is_none() {
+        let models = config.inference.model.is_some() || self.policy.model_file().is_some();
+        if !models && subject(&config).1.is_none() {
             return Some(self.apply(config, None));
         }
-        self.look(model.as_deref(), Changing::Reload(Box::new(config)), client)
+        let looked_at = config.clone();
+        self.look(subject(&looked_at), Changing::Reload(Box::new(config)), client)
     }
 
     /// Restarts workers; `None`: the answer comes later.
@@ -70,7 +71,9 @@ impl EventLoop {
         let concerns_the_pool = name == "all" || name == infer || name.starts_with("infer:");
         match self.policy.model_file().map(str::to_owned) {
             Some(_) if concerns_the_pool && self.tryout.is_some() => Some(busy()),
-            Some(file) if concerns_the_pool => self.look(Some(&file), Changing::Restart(name), client),
+            Some(file) if concerns_the_pool => {
+                self.look((Some(&file), None), Changing::Restart(name), client)
+            }
             _ => Some(self.restart_now(&name)),
         }
     }
@@ -114,11 +117,11 @@ impl EventLoop {
         Ok(config)
     }
 
-    /// Has somebody look at a model before the request is carried out.
-    fn look(&mut self, model: Option<&str>, request: Changing, client: Option<u32>) -> Option<Reply> {
+    /// Has somebody look at a model, or the page's certificate, before the request is carried out.
+    fn look(&mut self, subject: Subject<'_>, request: Changing, client: Option<u32>) -> Option<Reply> {
         let identity = self.quarters.identities.as_ref().map(|ids| ids.of(Role::Infer, PROBE_SLOT));
         let started =
-            Probe::start(&self.options.worker_binary, model, identity.as_ref(), LIMIT).and_then(|probe| {
+            Probe::start(&self.options.worker_binary, subject, identity.as_ref(), LIMIT).and_then(|probe| {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Probe.encode());
                 match self.epoll.add(probe.descriptor(), event) {
                     Ok(()) => Ok(probe),

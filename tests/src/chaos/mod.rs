@@ -31,6 +31,7 @@ use nursery_shared::postmortem::{DIRECTORY, MAX_FILES};
 use serde_json::{Value, json};
 
 use crate::{
+    http::free_port,
     processes::Process,
     receiver::Receiver,
     rtsp_camera::{Codec, RtspCamera},
@@ -76,6 +77,8 @@ fn configuration(options: &Options, names: &[String], cameras: &[RtspCamera], re
     config["inference"]["workers"] = json!(2);
     config["detection"] =
         json!({"end_after_s": 2, "cooldown_s": 0, "offline_after_s": OFFLINE_AFTER.as_secs()});
+    // Nobody is to notice what becomes of it.
+    config["web"] = json!({"listen": format!("127.0.0.1:{}", free_port())});
     config["supervision"] = json!({"healthy_after_s": 1, "worker_memory_mb": options.worker_memory_mb});
     config
 }

@@ -206,4 +206,4 @@ pub fn camera_of(worker: &str) -> Option<&str> {
 }
 
 /// Every role, in the order of reports.
-pub const ROLES: [Role; 3] = [Role::Capture, Role::Infer, Role::Sink];
+pub const ROLES: [Role; 4] = [Role::Capture, Role::Infer, Role::Sink, Role::Web];

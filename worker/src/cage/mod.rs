@@ -34,11 +34,16 @@ impl Cage {
     /// Gives all privileges away but that of opening the files of the configuration, wherever they are. To be called first
     /// thing, while there is one thread. `supervisor` is the user at the other end of the socket.
     pub fn enter(supervisor: Option<u32>) -> Self {
+        Self::enter_with(supervisor, privileges::DESCRIPTORS)
+    }
+
+    /// The same of a process that needs more descriptors than others.
+    pub fn enter_with(supervisor: Option<u32>, descriptors: u64) -> Self {
         // What a process that gives itself up shows then is found by reading files, which are out of its reach.
         // SAFETY: there is one thread, as the caller promises.
         unsafe { std::env::remove_var("RUST_BACKTRACE") };
         let mut report = Report::default();
-        privileges::give_away(&mut report, supervisor);
+        privileges::give_away(&mut report, supervisor, descriptors);
         Self { report }
     }
 

@@ -13,7 +13,7 @@ use nix::{
 use nursery_shared::cage::{Cage, Guard};
 
 /// Descriptors: sockets, the store, pipes of programs. A worker needs some dozens.
-const DESCRIPTORS: rlim_t = 256;
+pub const DESCRIPTORS: rlim_t = 256;
 
 /// Parts of the heap that threads have to themselves. With as many as there are processors the C library would count
 /// those by reading a file, long after files are out of reach.
@@ -21,7 +21,7 @@ const DESCRIPTORS: rlim_t = 256;
 const HEAPS: libc::c_int = 16;
 
 /// Gives everything away and notes what was.
-pub fn give_away(cage: &mut Cage, supervisor: Option<u32>) {
+pub fn give_away(cage: &mut Cage, supervisor: Option<u32>, descriptors: rlim_t) {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number inside the C library, while there is one thread.
     unsafe {
@@ -41,7 +41,7 @@ pub fn give_away(cage: &mut Cage, supervisor: Option<u32>) {
     cage.note(Guard::NoNewPrivileges, prctl::set_no_new_privs().map_err(|e| e.to_string()));
     // What counts is what is left in the end, see [`open_no_more`].
     let _ = keep_at_most(OPENERS);
-    cage.note(Guard::Limits, limit());
+    cage.note(Guard::Limits, limit(descriptors));
     cage.note(Guard::EmptyDirectory, stand_in_empty_directory());
     cage.note(
         Guard::NotDumpable,
@@ -125,7 +125,7 @@ pub fn has_no_network() -> Result<(), String> {
     Err("only root with CAP_SYS_ADMIN can take it away; there is no system call to use it with".into())
 }
 
-fn limit() -> Result<(), String> {
+fn limit(descriptors: rlim_t) -> Result<(), String> {
     let at_most = |resource, most: rlim_t| {
         let (_, hard) = getrlimit(resource)?;
         setrlimit(resource, most.min(hard), most.min(hard))
@@ -133,7 +133,7 @@ fn limit() -> Result<(), String> {
     let all = || {
         at_most(Resource::RLIMIT_CORE, 0)?;
         // The number of processes is limited by the supervisor, which knows whether a user is this worker's alone.
-        at_most(Resource::RLIMIT_NOFILE, DESCRIPTORS)
+        at_most(Resource::RLIMIT_NOFILE, descriptors)
     };
     all().map_err(|e: Errno| e.to_string())
 }

@@ -330,12 +330,12 @@ impl Viewer {
 
 /// Writes what is queued and reads what is wished, until either ends.
 async fn serve(
-    socket: UnixStream,
+    mut socket: UnixStream,
     mut queue: mpsc::Receiver<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
     wishes: Wished,
 ) {
-    let (mut reader, mut writer) = socket.into_split();
+    let (mut reader, mut writer) = socket.split();
     let write = async {
         while let Some(bytes) = queue.recv().await {
             let outcome = writer.write_all(&bytes).await;

@@ -69,6 +69,8 @@ pub struct Curves {
     cameras: HashMap<String, BTreeMap<i64, Minute>>,
     /// Minutes that were given up since somebody asked.
     given_up: u64,
+    /// Of some camera so many wait that it is time to store them.
+    urgent: bool,
 }
 
 impl Curves {
@@ -90,6 +92,7 @@ impl Curves {
             }
             at = at.saturating_add(i64::from(step_us));
         }
+        self.urgent |= minutes.len() > WAITING / 2;
         while minutes.len() > WAITING {
             minutes.pop_first();
             self.given_up += 1;
@@ -101,8 +104,14 @@ impl Curves {
         self.cameras.is_empty()
     }
 
+    /// More waits of some camera than it should, as of a recording that is not played in real time.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
     /// Everything is stored.
     pub fn clear(&mut self) {
+        self.urgent = false;
         self.cameras.clear();
     }
 

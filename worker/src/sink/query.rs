@@ -127,12 +127,8 @@ fn with_clip(body: String, clip: Option<String>, directory: &Path) -> String {
 
 /// The body, and what somebody said of the event.
 fn with_verdict(body: String, verdict: Option<Verdict>) -> String {
-    let Some(verdict) = verdict else { return body };
-    match serde_json::from_str::<serde_json::Value>(&body) {
-        Ok(mut event) if event.is_object() => {
-            event["feedback"] = verdict.as_str().into();
-            event.to_string()
-        }
+    match (verdict, body.strip_suffix('}')) {
+        (Some(verdict), Some(open)) => format!("{open},\"feedback\":\"{}\"}}", verdict.as_str()),
         _ => body,
     }
 }

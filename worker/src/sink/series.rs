@@ -116,7 +116,7 @@ pub fn thin(tx: &Transaction, now_us: i64, keep_days: u32) -> rusqlite::Result<b
         return Ok(false);
     };
     let mut query = tx.prepare_cached(
-        "SELECT DISTINCT camera FROM seconds WHERE minute >= ?1 AND minute < ?1 + 60 ORDER BY camera LIMIT ?2",
+        "SELECT DISTINCT camera FROM seconds WHERE minute >= ?1 AND minute < ?1 + 60 LIMIT ?2",
     )?;
     let cameras: Vec<i64> = query
         .query_map([hour.saturating_mul(60), CAMERAS_PER_STEP], |r| r.get(0))?

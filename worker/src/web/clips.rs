@@ -103,7 +103,7 @@ impl Desk {
         }
     }
 
-    async fn find(&self, event_id: &str) -> Result<Clip, Reply> {
+    async fn find(&self, event_id: &str) -> Result<Clip, Box<Reply>> {
         let now = Instant::now();
         let known = {
             let mut kept = self.kept();
@@ -113,7 +113,7 @@ impl Desk {
         if let Some(clip) = known {
             return Ok(clip);
         }
-        let not_now = |why: &str| again(refuse(StatusCode::SERVICE_UNAVAILABLE, why));
+        let not_now = |why: &str| Box::new(again(refuse(StatusCode::SERVICE_UNAVAILABLE, why)));
         let Ok(_place) = self.queue.try_acquire() else {
             return Err(not_now("too many ask for clips: try again"));
         };
@@ -128,7 +128,7 @@ impl Desk {
             Ok((Found::Clip(_), None)) => Err(not_now("its file was lost on the way: try again")),
             Ok((Found::NotYet, _)) => Err(not_now("it is still being written: try again")),
             Ok((Found::Nothing, _)) => {
-                Err(refuse(StatusCode::NOT_FOUND, "there is no clip of this event, or no longer"))
+                Err(refuse(StatusCode::NOT_FOUND, "there is no clip of this event, or no longer").into())
             }
             Ok((Found::Failed(why), _)) | Err(why) => Err(not_now(&why)),
         }
@@ -141,7 +141,7 @@ impl Desk {
         }
         let (about, file) = match self.find(event_id).await {
             Ok(clip) => clip,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let whole = about.bytes;
         // Parts of something else than what it was are of no use; nothing says here that it is the same.
@@ -222,10 +222,12 @@ fn part(text: &str, whole: u64) -> Part {
         (first, last) if digits(first) && (last.is_empty() || digits(last)) => {
             let first = number(first);
             let last = if last.is_empty() { u64::MAX } else { number(last) };
-            match () {
-                () if last < first => Part::Whole,
-                () if first >= whole => Part::None,
-                () => Part::From(first, last.min(whole - 1)),
+            if last < first {
+                Part::Whole
+            } else if first >= whole {
+                Part::None
+            } else {
+                Part::From(first, last.min(whole - 1))
             }
         }
         _ => Part::Whole,

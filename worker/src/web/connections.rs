@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     io,
     net::IpAddr,
+    os::fd::AsRawFd,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,17 +18,23 @@ use std::{
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::libc;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::Notify,
     time::Sleep,
 };
+use tokio_rustls::TlsAcceptor;
 
-use super::routes::Site;
+use super::{live, routes::Site};
 
-/// Connections at once. The cage allows 256 descriptors, and those that were told to go take a moment.
-pub const MOST: usize = 160;
+/// Connections at once: all viewers of live media, and others beside. The cage allows 1,024 descriptors, and those that
+/// were told to go take a moment.
+pub const MOST: usize = live::MOST_VIEWERS + 160;
+/// Bytes that wait in the kernel before it sends them: what a slow connection gets is not to be older than it must. What is
+/// on its way to a fast one is not counted.
+static UNSENT: libc::c_int = 32 << 10;
 /// From the first byte of a request to the end of its header.
 const HEADER: Duration = Duration::from_secs(10);
 /// A connection without a request.
@@ -139,12 +146,17 @@ impl Connections {
     ///
     /// # Errors
     /// The socket is of no use any more.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, site: &Arc<Site>) -> Result<(), String> {
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        acceptor: Option<TlsAcceptor>,
+        site: &Arc<Site>,
+    ) -> Result<(), String> {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Some(place) = self.enter(peer.ip()) {
-                        tokio::spawn(talk(stream, place, Arc::clone(site)));
+                        tokio::spawn(welcome(stream, acceptor.clone(), place, Arc::clone(site)));
                     }
                     // Whoever was told to go closes his descriptor before another one is taken.
                     tokio::task::yield_now().await;
@@ -162,9 +174,46 @@ impl Connections {
     }
 }
 
-/// One connection from beginning to end.
-async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
+/// Has the kernel take no more than [`UNSENT`] bytes that it cannot send yet (tcp(7), TCP_NOTSENT_LOWAT).
+fn keep_little_unsent(stream: &TcpStream) {
+    // SAFETY: the descriptor is open for as long as the stream is borrowed; the kernel reads a number of ours of the length
+    // that is given, and keeps nothing of it. Where it refuses, the connection has the buffer that others have.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const UNSENT).cast(),
+            size_of_val(&UNSENT) as libc::socklen_t,
+        );
+    }
+}
+
+/// A connection that has just come: hands are shaken first, where there is TLS, within the time of a header.
+async fn welcome(stream: TcpStream, acceptor: Option<TlsAcceptor>, place: Place, site: Arc<Site>) {
     let _ = stream.set_nodelay(true);
+    keep_little_unsent(&stream);
+    let stream = Patient::new(stream);
+    let Some(acceptor) = acceptor else { return talk(stream, false, place, site).await };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(HEADER, acceptor.accept(stream)) => shaken,
+        () = place.leave.notified() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => talk(stream, true, place, site).await,
+        // Browsers that do not trust the certificate end it here, and so does whoever speaks no TLS.
+        Ok(Err(e)) => tracing::debug!("no TLS with {}: {e}", place.from),
+        Err(_) => {}
+    }
+}
+
+/// One connection from its first request to its end; `tls`: nobody on the way can read it.
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: bool,
+    place: Place,
+    site: Arc<Site>,
+) {
     let place = Arc::new(place);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (place, site) = (Arc::clone(&place), Arc::clone(&site));
@@ -173,7 +222,7 @@ async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
             if request.method() != hyper::Method::POST {
                 place.set_idle(false);
             }
-            let answer = site.answer(request, place.from).await;
+            let answer = site.answer(request, place.from, tls).await;
             // An answer that goes on is one that is being given.
             if !answer.body().goes_on() {
                 place.set_idle(true);
@@ -187,7 +236,7 @@ async fn talk(stream: TcpStream, place: Place, site: Arc<Site>) {
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADER_FIELDS)
         .half_close(false)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     loop {
         let patience = place.patience().unwrap_or(IDLE);

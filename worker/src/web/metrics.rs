@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use nursery_shared::status::{CameraState, Status, WorkerState};
 
-use super::connections::Figures;
+use super::{connections::Figures, live};
 
 /// What this process counts itself.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,7 @@ pub struct Own {
     pub streams: usize,
     pub requests: u64,
     pub failed_logins: u64,
+    pub live: live::Figures,
     /// Seconds since the supervisor showed the state.
     pub status_age_s: Option<f64>,
 }
@@ -70,6 +71,8 @@ impl Page {
             ),
             ("web_connections_refused_total", "counter", "Connections turned away.", c.refused as f64),
             ("web_streams", "gauge", "Open event streams.", own.streams as f64),
+            ("web_viewers", "gauge", "Viewers of live media.", own.live.viewers as f64),
+            ("web_viewed_cameras", "gauge", "Cameras whose live media comes in.", own.live.cameras as f64),
             ("web_requests_total", "counter", "Requests answered.", own.requests as f64),
             ("web_logins_failed_total", "counter", "Wrong passwords and tokens.", own.failed_logins as f64),
         ] {

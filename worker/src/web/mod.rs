@@ -6,13 +6,15 @@ mod connections;
 mod doorman;
 mod feed;
 mod hub;
+pub mod live;
 mod lookback;
 mod metrics;
 mod pictures;
 pub mod routes;
 mod stream;
+pub mod tls;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use nursery_shared::message::{FromWorker, Role, ToWorker};
 
@@ -24,6 +26,7 @@ use connections::Connections;
 use doorman::Doorman;
 use feed::Feed;
 use hub::Hub;
+use live::Live;
 use routes::Site;
 
 /// How often the loop that serves says that it does.
@@ -31,10 +34,13 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// Messages that may wait for the supervisor; then the oldest gives way.
 const QUEUE: usize = 64;
 
+/// Descriptors that this process may have: a connection each, a socket per camera that is watched, and some more.
+const DESCRIPTORS: u64 = 1024;
+
 /// Runs until the supervisor drains this process or is gone.
 pub fn run() -> Result<(), String> {
     let opened = link::open(Role::Web)?;
-    let mut cage = Cage::enter(opened.supervisor());
+    let mut cage = Cage::enter_with(opened.supervisor(), DESCRIPTORS);
     let config = match opened.configuration()? {
         Some(ToWorker::ConfigureWeb(config)) => config,
         Some(ToWorker::Drain) | None => return Ok(()),
@@ -42,9 +48,12 @@ pub fn run() -> Result<(), String> {
     };
     // The only socket that this process will ever open by itself; nobody is taken in before the cage is closed.
     let listener = listen(&config.listen)?;
+    let found = config.tls.as_ref().map(tls::find).transpose()?;
     let plan = Plan::web();
     cage.confine(&plan);
     let (inbox, outbox) = opened.start()?;
+    let acceptor = found.as_ref().map(tls::acceptor).transpose()?;
+    drop(found);
     let doorman = Arc::new(Doorman::new(&config)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -55,8 +64,16 @@ pub fn run() -> Result<(), String> {
     let hub = Arc::new(Hub::default());
     let feed = Arc::new(Feed::new(outbox.clone(), Arc::clone(&hub)));
     let connections = Arc::new(Connections::default());
+    let asker = outbox.clone();
+    let live = Arc::new(Live::new(move |question| asker.send_newest(question, QUEUE).map(|_| ())));
     let address = config.address().ok_or("web.listen: expected ADDRESS:PORT")?;
-    let site = Arc::new(Site::new(Arc::clone(&hub), Arc::clone(&feed), doorman, Arc::clone(&connections)));
+    let site = Arc::new(Site::new(
+        Arc::clone(&hub),
+        Arc::clone(&feed),
+        doorman,
+        Arc::clone(&connections),
+        Arc::clone(&live),
+    ));
     let listener = {
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(listener)
@@ -64,19 +81,28 @@ pub fn run() -> Result<(), String> {
     };
     outbox.send(&cage.close(&plan)?)?;
     outbox.send(&FromWorker::Ready)?;
-    tracing::info!("the page is at http://{address}/");
+    match acceptor {
+        Some(_) => tracing::info!("the page is at https://{address}/"),
+        None => tracing::info!("the page is at http://{address}/"),
+    }
+    if acceptor.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            "web.listen: {address} without web.tls: passwords and what is seen travel readable, unless a reverse proxy is \
+             all that can get here"
+        );
+    }
     let (ended, end) = tokio::sync::oneshot::channel();
     let reader = Arc::clone(&feed);
     std::thread::Builder::new()
         .name("inbox".into())
         .spawn(move || {
-            let _ = ended.send(read_loop(inbox.with_descriptors(), &reader));
+            let _ = ended.send(read_loop(inbox.with_descriptors(), &reader, &live));
         })
         .map_err(|e| format!("cannot start the reading thread: {e}"))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = end => outcome.unwrap_or_else(|_| Err("the reading thread is gone".into())),
-            never = serve(listener, &connections, &site) => never,
+            never = connections.serve(listener, acceptor, &site) => never,
             never = report(&outbox) => never,
             () = feed.keep_status() => Ok(()),
             () = feed.keep_events() => Ok(()),
@@ -102,24 +128,26 @@ fn listen(address: &str) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-fn read_loop(mut inbox: WideInbox, feed: &Feed) -> Result<(), String> {
+fn read_loop(mut inbox: WideInbox, feed: &Feed, live: &Live) -> Result<(), String> {
     loop {
         match inbox.recv() {
             Ok(Some((ToWorker::Drain, _)) | None) => return Ok(()),
             Ok(Some((ToWorker::ClipOf { ticket, found }, file))) => feed.clips.answered(ticket, found, file),
             Ok(Some((ToWorker::PictureOf { ticket, found }, _))) => feed.pictures.answered(ticket, found),
+            Ok(Some((ToWorker::MediaOf { ticket, why_not }, socket))) => {
+                live.answered(ticket, media(why_not, socket));
+            }
             Ok(Some((message, _))) => feed.take(message)?,
             Err(e) => return Err(format!("frame from the supervisor: {e}")),
         }
     }
 }
 
-async fn serve(
-    listener: tokio::net::TcpListener,
-    connections: &Arc<Connections>,
-    site: &Arc<Site>,
-) -> Result<(), String> {
-    connections.serve(listener, site).await
+fn media(why_not: Option<String>, socket: Option<OwnedFd>) -> Result<OwnedFd, String> {
+    match why_not {
+        Some(why) => Err(why),
+        None => socket.ok_or_else(|| "the socket to its process was lost on the way; asking again".into()),
+    }
 }
 
 /// Says that requests are answered, from the loop that answers them, whether there are any or not.

@@ -24,6 +24,7 @@ use super::{
     doorman::{Doorman, Login},
     feed::{Feed, NoEvents},
     hub::{Event, Hub},
+    live::Live,
     lookback, metrics, pictures,
     stream::{self, Answer, Counted},
 };
@@ -75,6 +76,7 @@ pub enum Resource {
     Feedback,
     Picture,
     EventPicture,
+    Live,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -91,6 +93,8 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/event.js", Access::Open, Resource::File(SCRIPT, include_str!("page/event.js"))),
     ("GET", "/pictures.js", Access::Open, Resource::File(SCRIPT, include_str!("page/pictures.js"))),
     ("GET", "/app.css", Access::Open, Resource::File(STYLE, include_str!("page/app.css"))),
+    ("GET", "/live.js", Access::Open, Resource::File(SCRIPT, include_str!("page/live.js"))),
+    ("GET", "/live-sound.js", Access::Open, Resource::File(SCRIPT, include_str!("page/live-sound.js"))),
     ("GET", "/icon.svg", Access::Open, Resource::File("image/svg+xml", include_str!("page/icon.svg"))),
     (
         "GET",
@@ -116,7 +120,10 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("POST", "/api/events/{event_id}/feedback", Access::Login, Resource::Feedback),
     ("GET", "/api/cameras/{name}/picture", Access::Login, Resource::Picture),
     ("GET", "/api/events/{event_id}/picture", Access::Login, Resource::EventPicture),
+    ("GET", "/api/cameras/{name}/live", Access::Login, Resource::Live),
 ];
+
+const NO_CAMERA: &str = "there is no camera of this name, see /api/cameras";
 
 /// The description of the API for programs.
 pub const OPENAPI: &str = include_str!("page/openapi.json");
@@ -130,6 +137,7 @@ pub struct Site {
     feed: Arc<Feed>,
     doorman: Arc<Doorman>,
     connections: Arc<Connections>,
+    live: Arc<Live>,
     streams: Arc<AtomicUsize>,
     requests: AtomicU64,
     failed_logins: AtomicU64,
@@ -137,12 +145,19 @@ pub struct Site {
 
 impl Site {
     /// Of these parts.
-    pub fn new(hub: Arc<Hub>, feed: Arc<Feed>, doorman: Arc<Doorman>, connections: Arc<Connections>) -> Self {
+    pub fn new(
+        hub: Arc<Hub>,
+        feed: Arc<Feed>,
+        doorman: Arc<Doorman>,
+        connections: Arc<Connections>,
+        live: Arc<Live>,
+    ) -> Self {
         Self {
             hub,
             feed,
             doorman,
             connections,
+            live,
             streams: Arc::default(),
             requests: AtomicU64::new(0),
             failed_logins: AtomicU64::new(0),
@@ -154,10 +169,10 @@ impl Site {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Answers a request of somebody at `from`.
-    pub async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Reply {
+    /// Answers a request of somebody at `from`, who came here by TLS or not.
+    pub async fn answer(&self, request: Request<Incoming>, from: IpAddr, tls: bool) -> Reply {
         let head = request.method() == Method::HEAD;
-        let tls = request.headers().get("x-forwarded-proto").is_some_and(|v| v == "https");
+        let tls = tls || request.headers().get("x-forwarded-proto").is_some_and(|v| v == "https");
         let mut reply = match self.find(&request, from) {
             Ok(resource) => self.give(resource, request, from).await,
             Err(refusal) => *refusal,
@@ -291,6 +306,10 @@ impl Site {
             Resource::Clip => self.feed.clips.clip(part_of(&request, 3), request.headers()).await,
             Resource::Picture => self.feed.pictures.picture(part_of(&request, 3)).await,
             Resource::EventPicture => pictures::of_event(&self.feed, part_of(&request, 3)).await,
+            Resource::Live => {
+                let uri = request.uri();
+                self.live(uri.path(), uri.query().unwrap_or_default()).await
+            }
             Resource::Stream => {
                 let last = text(request.headers(), &HeaderName::from_static("last-event-id"));
                 let last = last.and_then(|id| id.parse().ok()).filter(|id: &i64| *id >= 0);
@@ -306,6 +325,27 @@ impl Site {
                     ),
                 }
             }
+        }
+    }
+
+    /// What a camera sends now, for as long as somebody takes it.
+    async fn live(&self, path: &str, query: &str) -> Reply {
+        let Some(name) = camera_of(path) else { return refuse(StatusCode::NOT_FOUND, NO_CAMERA) };
+        let video = match query {
+            "" | "video=1" => true,
+            "video=0" => false,
+            _ => return refuse(StatusCode::BAD_REQUEST, "expected only video=0 or video=1"),
+        };
+        if self.fresh().await.is_none() {
+            return no_status();
+        }
+        let known = self.hub.with_status(|s| s.cameras.iter().any(|c| c.name == name));
+        if known != Some(true) {
+            return refuse(StatusCode::NOT_FOUND, NO_CAMERA);
+        }
+        match self.live.watch(&name, video) {
+            Ok(viewer) => reply(StatusCode::OK, "application/octet-stream", Answer::Live(viewer)),
+            Err(why) => later(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(10), &why),
         }
     }
 
@@ -357,6 +397,7 @@ impl Site {
             streams: self.streams.load(Ordering::Relaxed),
             requests: self.answered(),
             failed_logins: self.failed_logins.load(Ordering::Relaxed),
+            live: self.live.figures(),
             status_age_s: age.map(|a| (a.as_secs_f64() * 1000.0).round() / 1000.0),
         };
         let text = match age.filter(|age| *age < STALE) {
@@ -481,6 +522,12 @@ impl Asked {
     }
 }
 
+/// The camera that a path below `/api/cameras/` names.
+fn camera_of(path: &str) -> Option<String> {
+    let name = path.split('/').nth(3)?;
+    percent_encoding::percent_decode_str(name).decode_utf8().ok().map(Into::into)
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -581,6 +628,19 @@ mod tests {
             assert_eq!(is_local(&headers(&[("host", host)])), local, "{host}");
         }
         assert!(!is_local(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_part_in_braces_is_any_one() {
+        let is = |path| is_at("/api/cameras/{name}/live", path);
+        assert!(is("/api/cameras/crib/live") && is("/api/cameras/a%2Fb/live"));
+        for other in
+            ["/api/cameras//live", "/api/cameras/crib", "/api/cameras/a/b/live", "/api/cameras/a/live/", ""]
+        {
+            assert!(!is(other), "{other}");
+        }
+        assert_eq!(camera_of("/api/cameras/a%2Fb%20c/live").as_deref(), Some("a/b c"));
+        assert_eq!(camera_of("/api/cameras/%ff/live"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use nursery_shared::VERSION;
 use tokio::sync::mpsc;
 
-use super::{clips::Pieces, hub::Hub};
+use super::{clips::Pieces, hub::Hub, live::Viewer};
 
 /// Streams at once.
 pub const MOST: usize = 64;
@@ -26,12 +26,13 @@ pub enum Answer {
     Whole(Full<Bytes>),
     Stream(mpsc::Receiver<Bytes>),
     Part(Pieces),
+    Live(Viewer),
 }
 
 impl Answer {
     /// It ends when somebody leaves.
     pub fn goes_on(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Part(_))
+        matches!(self, Self::Stream(_) | Self::Part(_) | Self::Live(_))
     }
 }
 
@@ -47,13 +48,14 @@ impl Body for Answer {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
             Self::Stream(chunks) => chunks.poll_recv(context).map(|chunk| Some(Ok(Frame::data(chunk?)))),
             Self::Part(pieces) => pieces.poll_next(context).map(|piece| Some(Ok(Frame::data(piece?)))),
+            Self::Live(viewer) => viewer.poll_next(context).map(|chunk| Some(Ok(Frame::data(chunk)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::Live(_) => false,
             Self::Part(pieces) => pieces.left() == 0,
         }
     }
@@ -61,7 +63,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Live(_) => SizeHint::default(),
             Self::Part(pieces) => SizeHint::with_exact(pieces.left()),
         }
     }

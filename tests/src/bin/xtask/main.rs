@@ -8,6 +8,7 @@ mod latency;
 mod mttr;
 mod screenshots;
 mod simulate;
+mod viewers;
 
 use std::{
     path::Path,
@@ -40,6 +41,8 @@ enum Task {
     Latency(latency::Args),
     /// Time from SIGKILL of a worker to the first progress of its replacement
     Mttr(mttr::Args),
+    /// What many viewers of one camera cost, and how evenly they get their pictures
+    Viewers(viewers::Args),
     /// Pictures of the page at the size of a phone and of a desk, in a real browser
     Screenshots(screenshots::Args),
     /// Runs seeds of the simulator: years of faults under a virtual clock
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
                 true
             }
         }
+        Task::Viewers(args) => build() && viewers::run(&args),
         Task::Latency(args) => {
             build() && {
                 latency::run(&args);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nursery_tests::{
     browser::{self, Browser},
     http::free_port,
+    rtsp_camera::{RtspCamera, Setup, film},
     service::{Service, camera, config},
     wait::PATIENCE,
 };
@@ -26,8 +27,10 @@ pub fn run(args: &Args) -> bool {
     std::fs::create_dir_all(&args.directory).expect("make the directory");
     let port = free_port();
     let cameras = ["cry", "noise", "babble"].map(|kind| camera(kind, format!("synthetic:{kind}")));
+    // Has pictures where ffmpeg is there to make some.
+    let crib = RtspCamera::with(Setup { film: film::film(), ..Setup::default() });
     let away = camera("attic", "rtsp://127.0.0.1:9/none");
-    let mut config = config(cameras.into_iter().chain([away]), []);
+    let mut config = config(cameras.into_iter().chain([camera("crib", crib.url()), away]), []);
     config["web"] = json!({"listen": format!("127.0.0.1:{port}")});
     config["detection"] = json!({"offline_after_s": 2});
     let service = Service::start(&config);
@@ -44,6 +47,29 @@ pub fn run(args: &Args) -> bool {
             browser.screenshot(&path);
             println!("{}", path.display());
         }
+        let first = "return document.querySelector('#event-list a')?.getAttribute('href').slice(1) ?? null";
+        let event = browser.run(first);
+        let event = event.as_str().unwrap_or("event/none");
+        for (name, view) in [("timeline", "timeline/cry"), ("event", event)] {
+            browser.run(&format!("location.hash = '{view}'"));
+            let drawn = format!("return document.querySelector('#{name} path.score') !== null");
+            browser.until(name, PATIENCE, &drawn);
+            let path = args.directory.join(format!("{device}-{name}.png"));
+            browser.screenshot(&path);
+            println!("{}", path.display());
+        }
+        if film::missing().is_some() {
+            continue;
+        }
+        browser.run("location.hash = 'live/crib'");
+        browser.until(
+            "live pictures",
+            PATIENCE,
+            "return document.getElementById('live-video').currentTime > 1.5",
+        );
+        let path = args.directory.join(format!("{device}-live.png"));
+        browser.screenshot(&path);
+        println!("{}", path.display());
     }
     true
 }

@@ -153,7 +153,7 @@ impl Clips {
     /// Logs what is wrong, once.
     fn note_failure(&mut self, what: String) {
         if self.failure.as_deref() != Some(&what) {
-            tracing::error!("clips: {what}");
+            tracing::error!("clips are not kept as they should be: {what}");
             self.failure = Some(what);
         }
     }
@@ -193,7 +193,7 @@ impl Clips {
             return Err("it is being written already".into());
         }
         let max_bytes = self.share().map_err(failed)?;
-        let allowance = max_bytes.min(GROWTH);
+        let allowance = on_disk(max_bytes.min(GROWTH));
         if max_bytes < FEWEST_BYTES || !self.make_room(allowance) {
             return Err(format!(
                 "there is no room within clips.keep_mb ({} MiB) beside those of events that go on",

@@ -77,7 +77,9 @@ function buildCamera(camera) {
     gauge("score", "Cry", { min: 0, max: 1, low: 0.3, high: 0.5, optimum: 0, value: 0 }),
     make("p", { "data-part": "cry" }),
     make("p", { class: "dim", "data-part": "error" }),
-    make("p", { class: "links" },
+    make("p", { class: "actions" },
+      make("a", { class: "button", href: `#live/${encodeURIComponent(camera.name)}/sound`, "aria-label": `Listen to ${camera.name}` }, "Listen"),
+      make("a", { class: "button", href: `#live/${encodeURIComponent(camera.name)}`, "aria-label": `Watch ${camera.name}` }, "Watch"),
       make("a", { href: `#timeline/${encodeURIComponent(camera.name)}`, "aria-label": `Timeline of ${camera.name}` }, "Timeline")));
 }
 
@@ -335,6 +337,7 @@ async function begin() {
   go();
   listen();
   loadEvents(false);
+  dispatchEvent(new Event("nursery-begun"));
 }
 
 async function login(submit) {

@@ -1,12 +1,8 @@
 // A camera looked back on: its level and score, its cries and outages, between two times. Also what draws curves.
 "use strict";
 
-const REFRESH_MS = 10_000;
-const SPANS = [["1 h", 1], ["3 h", 3], ["12 h", 12], ["24 h", 24], ["7 d", 168], ["30 d", 720]];
-const HOUR_MS = 3_600_000;
 const HEIGHT = { top: 8, score: 120, gap: 10, level: 70, axis: 22 };
 const LOUD = 0, QUIET = -90;
-const ROWS = 24;
 
 // ---- Drawing ----
 
@@ -108,110 +104,116 @@ const VERDICT = { cry: "a cry", not_cry: "not a cry" };
 
 // ---- The timeline of a camera ----
 
-const look = { camera: null, hours: 12, until: null, data: null, asked: 0, timer: null };
+{
+  const REFRESH_MS = 10_000;
+  const SPANS = [["1 h", 1], ["3 h", 3], ["12 h", 12], ["24 h", 24], ["7 d", 168], ["30 d", 720]];
+  const HOUR_MS = 3_600_000;
+  const ROWS = 24;
+  const look = { camera: null, hours: 12, until: null, data: null, asked: 0, timer: null };
 
-function timelineMarks(data) {
-  const now = Date.now();
-  return [
-    ...data.outages.map((o) => ({
-      from: Date.parse(o.since), until: o.until ? Date.parse(o.until) : now, kind: "outage",
-      label: `Not heard from ${clock(o.since)}${o.until ? ` to ${clock(o.until)}` : " on"}: ${o.reason}`,
-    })),
-    ...data.cries.map((c) => ({
-      from: Date.parse(c.onset), until: c.offset ? Date.parse(c.offset) : now, href: `#event/${c.event_id}`,
-      kind: c.feedback === "not_cry" ? "refuted" : "cry",
-      label: `Cry at ${clock(c.onset)}, ${percent(c.peak_score ?? c.score)} sure${c.feedback ? `, said to be ${VERDICT[c.feedback]}` : ""}`,
-    })),
-  ];
-}
+  function timelineMarks(data) {
+    const now = Date.now();
+    return [
+      ...data.outages.map((o) => ({
+        from: Date.parse(o.since), until: o.until ? Date.parse(o.until) : now, kind: "outage",
+        label: `Not heard from ${clock(o.since)}${o.until ? ` to ${clock(o.until)}` : " on"}: ${o.reason}`,
+      })),
+      ...data.cries.map((c) => ({
+        from: Date.parse(c.onset), until: c.offset ? Date.parse(c.offset) : now, href: `#event/${c.event_id}`,
+        kind: c.feedback === "not_cry" ? "refuted" : "cry",
+        label: `Cry at ${clock(c.onset)}, ${percent(c.peak_score ?? c.score)} sure${c.feedback ? `, said to be ${VERDICT[c.feedback]}` : ""}`,
+      })),
+    ];
+  }
 
-function showTimeline() {
-  const data = look.data;
-  if (!data || state.view !== "timeline") return;
-  const marks = timelineMarks(data);
-  const what = {
-    from: Date.parse(data.from), until: Date.parse(data.until), begin: Date.parse(data.curve.from), step_s: data.curve.step_s,
-    threshold: data.threshold, score: data.curve.score, level_dbfs: data.curve.level_dbfs, marks,
-  };
-  drawCurves($("timeline-picture"), what, `Score and level of ${data.camera}, with cries and times when it was not heard`);
-  const plural = (n, word, many) => `${n} ${n === 1 ? word : many}`;
-  put($("timeline-summary"), `${plural(data.cries.length, "cry", "cries")}, ${plural(data.outages.length, "outage", "outages")}` +
-    `${data.truncated ? " (the newest; there are more)" : ""}, ${clock(data.from)} to ${clock(data.until)}.`);
-  marks.sort((a, b) => b.from - a.from);
-  reconcile($("timeline-marks"), marks, (m) => `${m.href ?? "outage"} ${m.from}`,
-    (m) => make("li", { class: m.kind === "outage" ? "offline" : "cry" }, m.href ? make("a", { href: m.href }) : make("span")),
-    (node, m) => put(node.firstElementChild, m.label));
-  fillTable($("timeline-rows"), curveRows(what, ROWS));
-}
+  function showTimeline() {
+    const data = look.data;
+    if (!data || state.view !== "timeline") return;
+    const marks = timelineMarks(data);
+    const what = {
+      from: Date.parse(data.from), until: Date.parse(data.until), begin: Date.parse(data.curve.from), step_s: data.curve.step_s,
+      threshold: data.threshold, score: data.curve.score, level_dbfs: data.curve.level_dbfs, marks,
+    };
+    drawCurves($("timeline-picture"), what, `Score and level of ${data.camera}, with cries and times when it was not heard`);
+    const plural = (n, word, many) => `${n} ${n === 1 ? word : many}`;
+    put($("timeline-summary"), `${plural(data.cries.length, "cry", "cries")}, ${plural(data.outages.length, "outage", "outages")}` +
+      `${data.truncated ? " (the newest; there are more)" : ""}, ${clock(data.from)} to ${clock(data.until)}.`);
+    marks.sort((a, b) => b.from - a.from);
+    reconcile($("timeline-marks"), marks, (m) => `${m.href ?? "outage"} ${m.from}`,
+      (m) => make("li", { class: m.kind === "outage" ? "offline" : "cry" }, m.href ? make("a", { href: m.href }) : make("span")),
+      (node, m) => put(node.firstElementChild, m.label));
+    fillTable($("timeline-rows"), curveRows(what, ROWS));
+  }
 
-async function loadTimeline() {
-  const { camera, hours } = look;
-  if (state.view !== "timeline" || !camera || !$("login").hidden) return;
-  const until = look.until ?? Date.now();
-  const asked = (look.asked += 1);
-  const points = Math.min(1440, Math.max(240, Math.floor($("timeline-picture").clientWidth || 720)));
-  const query = new URLSearchParams({
-    from: new Date(until - hours * HOUR_MS).toISOString(), until: new Date(until).toISOString(), points: String(points),
-  });
-  const response = await fetch(`/api/cameras/${encodeURIComponent(camera)}/timeline?${query}`).catch(() => null);
-  if (asked !== look.asked) return;
-  if (response?.status === 401) return showLogin();
-  put($("timeline-note"), response?.ok ? "" : "The timeline could not be loaded; it will be tried again.");
-  if (response?.ok) {
-    const data = await response.json();
+  async function loadTimeline() {
+    const { camera, hours } = look;
+    if (state.view !== "timeline" || !camera || !$("login").hidden) return;
+    const until = look.until ?? Date.now();
+    const asked = (look.asked += 1);
+    const points = Math.min(1440, Math.max(240, Math.floor($("timeline-picture").clientWidth || 720)));
+    const query = new URLSearchParams({
+      from: new Date(until - hours * HOUR_MS).toISOString(), until: new Date(until).toISOString(), points: String(points),
+    });
+    const response = await fetch(`/api/cameras/${encodeURIComponent(camera)}/timeline?${query}`).catch(() => null);
     if (asked !== look.asked) return;
-    look.data = data;
+    if (response?.status === 401) return showLogin();
+    put($("timeline-note"), response?.ok ? "" : "The timeline could not be loaded; it will be tried again.");
+    if (response?.ok) {
+      const data = await response.json();
+      if (asked !== look.asked) return;
+      look.data = data;
+      showTimeline();
+    }
+  }
+
+  /** Now and then anew, while somebody looks and the end is now. */
+  function follow() {
+    clearInterval(look.timer);
+    look.timer = setInterval(() => {
+      if (state.view !== "timeline") clearInterval(look.timer);
+      else if (!document.hidden && (look.until === null || !look.data)) loadTimeline();
+    }, REFRESH_MS);
+  }
+
+  function choose(hours, until) {
+    look.hours = hours;
+    // Where the end would be later than now it is now, and stays so.
+    look.until = until === null || until >= Date.now() ? null : until;
+    for (const button of $("timeline-spans").children) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.hours) === hours));
+    }
+    $("timeline-later").disabled = $("timeline-now").disabled = look.until === null;
+    loadTimeline();
+  }
+
+  $("timeline-spans").append(...SPANS.map(([text, hours]) => {
+    const button = make("button", { type: "button", "data-hours": hours, "aria-pressed": "false" }, text);
+    button.addEventListener("click", () => choose(hours, look.until));
+    return button;
+  }));
+  const move = (part) => choose(look.hours, (look.until ?? Date.now()) + part * look.hours * HOUR_MS);
+  $("timeline-earlier").addEventListener("click", () => move(-0.5));
+  $("timeline-later").addEventListener("click", () => move(0.5));
+  $("timeline-now").addEventListener("click", () => choose(look.hours, null));
+
+  addEventListener("nursery:view", ({ detail }) => {
+    if (detail.view !== "timeline") return;
+    if (look.camera !== detail.argument) {
+      look.camera = detail.argument;
+      look.data = null;
+      put($("timeline-title"), `Timeline of ${look.camera || "no camera"}`);
+      for (const id of ["timeline-picture", "timeline-marks", "timeline-rows"]) $(id).replaceChildren();
+      put($("timeline-summary"), "");
+    }
+    choose(look.hours, look.until);
+    follow();
+  });
+  addEventListener("nursery:event", ({ detail }) => {
+    if (state.view === "timeline" && look.until === null && (detail.data?.camera ?? "").split(", ").includes(look.camera)) loadTimeline();
+  });
+  addEventListener("resize", () => {
     showTimeline();
-  }
+  });
+  // The page may have begun before this was here.
+  if (state.heard) go();
 }
-
-/** Now and then anew, while somebody looks and the end is now. */
-function follow() {
-  clearInterval(look.timer);
-  look.timer = setInterval(() => {
-    if (state.view !== "timeline") clearInterval(look.timer);
-    else if (!document.hidden && (look.until === null || !look.data)) loadTimeline();
-  }, REFRESH_MS);
-}
-
-function choose(hours, until) {
-  look.hours = hours;
-  // Where the end would be later than now it is now, and stays so.
-  look.until = until === null || until >= Date.now() ? null : until;
-  for (const button of $("timeline-spans").children) {
-    button.setAttribute("aria-pressed", String(Number(button.dataset.hours) === hours));
-  }
-  $("timeline-later").disabled = $("timeline-now").disabled = look.until === null;
-  loadTimeline();
-}
-
-$("timeline-spans").append(...SPANS.map(([text, hours]) => {
-  const button = make("button", { type: "button", "data-hours": hours, "aria-pressed": "false" }, text);
-  button.addEventListener("click", () => choose(hours, look.until));
-  return button;
-}));
-const move = (part) => choose(look.hours, (look.until ?? Date.now()) + part * look.hours * HOUR_MS);
-$("timeline-earlier").addEventListener("click", () => move(-0.5));
-$("timeline-later").addEventListener("click", () => move(0.5));
-$("timeline-now").addEventListener("click", () => choose(look.hours, null));
-
-addEventListener("nursery:view", ({ detail }) => {
-  if (detail.view !== "timeline") return;
-  if (look.camera !== detail.argument) {
-    look.camera = detail.argument;
-    look.data = null;
-    put($("timeline-title"), `Timeline of ${look.camera || "no camera"}`);
-    for (const id of ["timeline-picture", "timeline-marks", "timeline-rows"]) $(id).replaceChildren();
-    put($("timeline-summary"), "");
-  }
-  choose(look.hours, look.until);
-  follow();
-});
-addEventListener("nursery:event", ({ detail }) => {
-  if (state.view === "timeline" && look.until === null && (detail.data?.camera ?? "").split(", ").includes(look.camera)) loadTimeline();
-});
-addEventListener("resize", () => {
-  showTimeline();
-});
-// The page may have begun before this was here.
-if (state.heard) go();

@@ -149,7 +149,7 @@ fn a_clip_that_is_torn_anywhere_is_whole_up_to_there() {
     let wave = encode(&sound(AudioCodec::Ulaw, 8_000, &[]), &packets).1;
     for (name, bytes, step) in [("torn-movie", movie, 97), ("torn-wave", wave, 31)] {
         let mut last = 0;
-        for length in (0..=bytes.len()).step_by(step) {
+        for length in (0..bytes.len()).step_by(step).chain([bytes.len()]) {
             let file = TempFile::new(name, &bytes[..length]);
             let Some(found) = whole::mend(&file.1).unwrap() else {
                 assert_eq!(last, 0, "there was more in less");

@@ -1,0 +1,153 @@
+//! A process of role `web` whose supervisor and whose cameras are the test's.
+
+use std::{
+    net::TcpStream,
+    os::{fd::AsFd, unix::net::UnixStream},
+    process::Child,
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use nursery_shared::{
+    config::from_json,
+    frame::{self, MAX_FROM_WORKER, MAX_TO_WORKER},
+    history::{Answer, History},
+    media::{FromCapture, MAX_MEDIA, MAX_WISH, ToCapture},
+    message::{FromWorker, ToWorker},
+    status::Status,
+};
+use serde_json::json;
+
+use crate::{
+    bare_worker::{send_with, spawn},
+    http::{Client, free_port},
+    wait,
+};
+
+/// The state that it is shown: one camera, `crib`.
+pub fn status() -> Status {
+    let camera = json!({"name": "crib", "state": "live", "level_dbfs": -30.0, "score": 0.25, "windows": 1, "dropped": 0,
+        "last_audio_age_s": 0.1, "last_error": null});
+    let inference = json!({"workers": 1, "model": {"id": "m", "file": null, "next": null, "refused": null}, "auto": null,
+        "queued": 0, "in_flight": 0, "scored": 1, "quarantined": 0, "latency_ms": {"p50": 1.0, "p99": 2.0}});
+    let all = json!({"version": "0", "uptime_s": 1.0, "pid": 1, "workers": [], "cameras": [camera],
+        "inference": inference, "alerts": {"pending": 0, "delivered": 0, "failing_since": null}});
+    serde_json::from_value(all).expect("a state")
+}
+
+/// A running page; killed when dropped.
+pub struct WebWorker {
+    child: Child,
+    pub client: Client,
+    /// Each time somebody wants the camera's media: its capture process.
+    captures: Receiver<FakeCapture>,
+}
+
+impl WebWorker {
+    /// Starts it, and answers what it asks.
+    pub fn start() -> Self {
+        let port = free_port();
+        let text = format!(
+            r#"{{"cameras": [{{"name": "crib", "source": "synthetic:cry"}}], "web": {{"listen": "127.0.0.1:{port}"}}}}"#
+        );
+        let config = from_json(&text, std::path::Path::new("/")).expect("a configuration");
+        let (child, mut socket) = spawn("web");
+        let say = |socket: &mut UnixStream, message: &ToWorker| {
+            frame::write_frame(socket, message, MAX_TO_WORKER).is_ok()
+        };
+        assert!(say(&mut socket, &ToWorker::ConfigureWeb(config.web.expect("a page"))));
+        let (found, captures) = channel();
+        std::thread::spawn(move || {
+            while let Ok(Some(message)) = frame::read_frame::<FromWorker>(&mut socket, MAX_FROM_WORKER) {
+                let sent = match message {
+                    FromWorker::WantStatus => {
+                        // As often as the supervisor shows it.
+                        std::thread::sleep(Duration::from_millis(100));
+                        say(&mut socket, &ToWorker::Status(Box::new(status())))
+                    }
+                    FromWorker::Question { ticket, .. } => say(
+                        &mut socket,
+                        &ToWorker::History { ticket, answer: Answer::Events(History::default()) },
+                    ),
+                    FromWorker::WantMedia { ticket, .. } => {
+                        let (ours, theirs) = FakeCapture::pair();
+                        send_with(&socket, &ToWorker::MediaOf { ticket, why_not: None }, theirs.as_fd());
+                        found.send(ours).is_ok()
+                    }
+                    _ => true,
+                };
+                if !sent {
+                    return;
+                }
+            }
+        });
+        let client = Client::new(port);
+        wait::until("the page", wait::PATIENCE, || TcpStream::connect(client.address).ok());
+        Self { child, client, captures }
+    }
+
+    /// The capture process that is asked for media next.
+    pub fn capture(&self) -> FakeCapture {
+        self.captures.recv_timeout(wait::PATIENCE).expect("nobody wants media")
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for WebWorker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The capture process's end of a socket.
+pub struct FakeCapture(UnixStream);
+
+impl FakeCapture {
+    /// One, and the viewers' process's end, as the supervisor makes them.
+    pub fn pair() -> (Self, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        theirs.set_nonblocking(true).expect("a socket");
+        (Self(ours), theirs)
+    }
+
+    /// Sends something; false where the other end has had enough.
+    pub fn send(&mut self, message: &FromCapture) -> bool {
+        frame::write_frame(&mut self.0, message, MAX_MEDIA).is_ok()
+    }
+
+    /// What is wished next, within a time; `None` at the end.
+    ///
+    /// # Panics
+    /// Nothing is wished within this time.
+    pub fn wish(&mut self, within: Duration) -> Option<bool> {
+        self.0.set_read_timeout(Some(within)).expect("a time limit");
+        match frame::read_frame(&mut self.0, MAX_WISH) {
+            Ok(wish) => wish.map(|ToCapture::Want { video }| video),
+            Err(e) => panic!("nothing was wished: {e}"),
+        }
+    }
+
+    /// Whether the other end closes the socket within this time.
+    pub fn ends(&mut self, within: Duration) -> bool {
+        let end = Instant::now() + within;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.0.set_read_timeout(Some(left)).expect("a time limit");
+            match frame::read_frame::<ToCapture>(&mut self.0, MAX_WISH) {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// A second one, to read wishes while another thread sends.
+    pub fn twin(&self) -> Self {
+        Self(self.0.try_clone().expect("a socket"))
+    }
+}
