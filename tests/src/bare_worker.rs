@@ -75,7 +75,7 @@ impl BareWorker {
     }
 
     /// What it says next.
-    pub fn next(&mut self) -> FromWorker {
+    pub fn receive(&mut self) -> FromWorker {
         let message = frame::read_frame(&mut self.socket, MAX_FROM_WORKER).expect("a frame");
         message.expect("the worker ended early")
     }
@@ -136,14 +136,14 @@ pub struct MediaEnd(UnixStream);
 
 impl MediaEnd {
     /// What comes next; `None` at the end.
-    pub fn next(&mut self) -> Option<FromCapture> {
+    pub fn receive(&mut self) -> Option<FromCapture> {
         frame::read_frame(&mut self.0, MAX_MEDIA).expect("a frame")
     }
 
     /// Reads on until `wanted` gives something.
     pub fn wait_for<T>(&mut self, mut wanted: impl FnMut(FromCapture) -> Option<T>) -> T {
         loop {
-            if let Some(found) = wanted(self.next().expect("the media ended early")) {
+            if let Some(found) = wanted(self.receive().expect("the media ended early")) {
                 return found;
             }
         }

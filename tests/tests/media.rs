@@ -64,7 +64,7 @@ fn pictures_come_while_somebody_looks_and_nothing_goes_unheard_for_it() {
     let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
     let camera = RtspCamera::with(Setup { film: Some(film), ..Setup::default() });
     let mut worker = capture(&camera.url(), "");
-    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
     assert_eq!(camera.tracks_set_up(), ["audio"], "nobody has asked for pictures");
     let said = worker.read_on();
     let mut media = worker.connect();
@@ -112,7 +112,7 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
     let setup = Setup { film: Some(film), most_sessions: 1, ..Setup::default() };
     let camera = RtspCamera::with(setup.clone());
     let mut worker = capture(&camera.url(), "");
-    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
     let said = worker.read_on();
     let mut media = worker.connect();
     media.want(true);
@@ -127,7 +127,7 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
 
     let camera = RtspCamera::with(setup);
     let mut worker = capture(&camera.url(), r#", "video": "always""#);
-    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
     let mut media = worker.connect();
     assert!(tracks(&mut media).video.is_some());
     assert!(packet(&mut media, Kind::Video).data.len() > 10);
@@ -138,7 +138,7 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
 fn cameras_without_pictures_say_so() {
     let plain = RtspCamera::start(Codec::L16);
     let mut worker = capture(&plain.url(), "");
-    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
     let mut media = worker.connect();
     media.want(true);
     let why = media.wait_for(|m| if let FromCapture::Tracks(t) = m { t.no_video } else { None });
@@ -146,7 +146,7 @@ fn cameras_without_pictures_say_so() {
     // Linear samples have their bytes as everybody else has them.
     plain.microphone().play(&[1_000; 64_000]);
     let data = media.wait_for(|m| match m {
-        FromCapture::Packet(p) if p.data.iter().any(|b| *b == 3) => Some(p.data),
+        FromCapture::Packet(p) if p.data.contains(&3) => Some(p.data),
         _ => None,
     });
     assert!(data.chunks(2).any(|b| b == 1_000_i16.to_le_bytes()), "{:?}", &data[..8]);
@@ -156,7 +156,7 @@ fn cameras_without_pictures_say_so() {
 #[test]
 fn whoever_has_no_media_of_its_own_hands_over_what_it_hears() {
     let mut worker = capture("synthetic:cry", "");
-    while !matches!(worker.next(), FromWorker::Window(_)) {}
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
     let mut media = worker.connect();
     let audio = tracks(&mut media).audio.unwrap();
     assert_eq!((audio.codec, audio.rate), (AudioCodec::S16le, 16_000));

@@ -114,6 +114,9 @@ struct Playing {
 /// A session, and what came in it already.
 type Next = (Playing, Vec<CodecItem>);
 
+/// One that is being brought about.
+type Dialing<'a> = Pin<Box<dyn Future<Output = Result<Next, String>> + Send + 'a>>;
+
 impl Camera {
     fn new(config: &CameraConfig, mut url: Url) -> Self {
         let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
@@ -256,7 +259,7 @@ impl Camera {
     async fn receive(&self, playing: Playing, link: &SourceLink) -> Failure {
         let mut reception = Reception::new(self, playing, link);
         let mut wishes = link.watch_wishes();
-        let mut next: Option<Pin<Box<dyn Future<Output = Result<Next, String>> + Send + '_>>> = None;
+        let mut next: Option<Dialing<'_>> = None;
         let mut looks = tokio::time::interval(LOOK);
         reception.tell_tracks().await;
         loop {
@@ -329,7 +332,7 @@ impl Camera {
 }
 
 /// Resolves when there is something to resolve.
-async fn or_never<T>(next: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+async fn or_never(next: &mut Option<Dialing<'_>>) -> Result<Next, String> {
     match next {
         Some(future) => future.await,
         None => std::future::pending().await,
