@@ -308,7 +308,7 @@ fn pictures_of_garbage_cost_the_other_cameras_nothing_and_nobody_hears_less() {
 /// The ticket of its next question for a camera's media.
 fn wants_media(light: &mut BareWorker) -> u64 {
     loop {
-        if let FromWorker::WantMedia { ticket, .. } = light.next() {
+        if let FromWorker::WantMedia { ticket, .. } = light.receive() {
             return ticket;
         }
     }
@@ -350,7 +350,7 @@ fn what_cannot_be_decoded_is_said_and_not_asked_for_again_and_garbage_is_begun_a
     let mut why = None;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
-        match light.next() {
+        match light.receive() {
             FromWorker::PictureOf { found, .. } => why = Some(found.unwrap_err()),
             FromWorker::WantMedia { .. } => panic!("it asks again and again"),
             _ => {}

@@ -243,7 +243,7 @@ fn who_makes_pictures_makes_every_call_that_it_may_make() {
     let camera = camera(&format!(r#"{{"name": "a", "source": "{}"}}"#, crib.url()));
     let configure = ToWorker::ConfigureCapture { camera, model: shape(), remember_s: 0 };
     let mut capture = BareWorker::start("capture", &configure);
-    while !matches!(capture.next(), FromWorker::Window(_)) {}
+    while !matches!(capture.receive(), FromWorker::Window(_)) {}
     let pictures = PicturesConfig { every_s: 0.5, width: 160, ..PicturesConfig::default() };
     let configure = ToWorker::ConfigureLight(vec![LightCamera { camera: "a".into(), pictures }]);
     let mut worker = Traced::start("light", &configure);

@@ -145,7 +145,8 @@ mod tests {
     fn noise_and_changes_of_light_are_no_motion() {
         let still = room(12, 1);
         assert!(motion(&still, &room(12, 2)) < 0.005);
-        let changes: [(&str, fn(f32) -> f32); 5] = [
+        type Change = fn(f32) -> f32;
+        let changes: [(&str, Change); 5] = [
             ("brighter", |b| b + 40.0),
             ("darker", |b| b - 25.0),
             ("more gain", |b| b * 1.3),
