@@ -180,6 +180,8 @@ pub struct EventFile {
     pub curve: Curve,
     /// The probability from which a moment counts as crying, as it is set now.
     pub threshold: f64,
+    /// There is a picture of it.
+    pub picture: bool,
 }
 
 /// An answer.

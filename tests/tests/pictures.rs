@@ -25,6 +25,7 @@ use nursery_shared::{
 use nursery_tests::{
     audio,
     bare_worker::{self, BareWorker},
+    browser::{self, Browser},
     http::{Client, Response, free_port},
     processes::Process,
     receiver::Receiver,
@@ -183,6 +184,47 @@ fn a_camera_is_seen_on_the_page_and_beside_its_events_by_who_may() {
     });
     assert_eq!(client.get(&path).status, 200, "what was kept is kept");
     assert_eq!(service.process_of("capture:crib"), capture);
+}
+
+#[test]
+fn the_wall_and_the_page_of_an_event_show_pictures() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    if let Some(why) = browser::missing() {
+        skip!("{why}");
+    }
+    let (crib, port) = (filming(film), free_port());
+    let pictures = json!({"every_s": 0.5, "width": WIDTH});
+    let mut config = config([seen("crib", &crib, pictures), camera("attic", "synthetic:noise")], []);
+    config["web"] = json!({"listen": format!("127.0.0.1:{port}")});
+    let service = Service::start(&config);
+    service.wait_live(&["crib", "attic"]);
+    picture(&Client::new(port), "crib");
+    let browser = Browser::start(390, 844);
+    browser.open(&format!("http://127.0.0.1:{port}/"));
+    let shown = |place: &str| {
+        format!("return document.querySelector('{place} img.photo:not([hidden])')?.naturalWidth === {WIDTH}")
+    };
+    browser.until("a picture on the wall", PATIENCE, &shown("#cameras"));
+    let others = "return document.querySelectorAll('#cameras img').length";
+    assert_eq!(browser.run(others), json!(1), "nothing for who has none");
+    crib.microphone().play(&audio::cry(3.0));
+    let event = until("a cry", PATIENCE, || {
+        let events = Client::new(port).get("/api/events?camera=crib").json();
+        Some(
+            events["events"].as_array()?.iter().find(|e| e["type"] == "cry.started")?["data"]["event_id"]
+                .as_str()?
+                .to_owned(),
+        )
+    });
+    browser.run(&format!("location.hash = 'event/{event}'"));
+    browser.until("its picture", PATIENCE, &shown("#event-body"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    if let Some(folder) = std::env::var_os("NURSERY_SCREENSHOTS") {
+        browser.screenshot(&std::path::Path::new(&folder).join("event-with-picture.png"));
+        browser.run("location.hash = 'wall'");
+        browser.until("a picture on the wall", PATIENCE, &shown("#cameras"));
+        browser.screenshot(&std::path::Path::new(&folder).join("wall-with-picture.png"));
+    }
 }
 
 #[test]

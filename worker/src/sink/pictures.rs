@@ -179,6 +179,15 @@ impl Album {
     }
 }
 
+/// There is a picture of an event.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_there(db: &Connection, event_id: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM pictures WHERE event_id = ?1)")?
+        .query_row([event_id], |row| row.get(0))
+}
+
 /// The picture of an event.
 ///
 /// # Errors

@@ -232,7 +232,12 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::History { number: 6, answer: lookback() },
         FromWorker::History {
             number: 7,
-            answer: Answer::Event(Some(Box::new(EventFile { cry: cry(), curve: curve(), threshold: 0.5 }))),
+            answer: Answer::Event(Some(Box::new(EventFile {
+                cry: cry(),
+                curve: curve(),
+                threshold: 0.5,
+                picture: true,
+            }))),
         },
         FromWorker::History { number: 8, answer: Answer::Event(None) },
         FromWorker::Question { ticket: 9, question: Question::Picture { event_id: "0198c2a1-7000".into() } },

@@ -41,12 +41,16 @@ setInterval(showPhotos, PICTURES_MS);
 document.addEventListener("visibilitychange", showPhotos);
 addEventListener("nursery:view", ({ detail }) => {
   showPhotos();
-  if (detail.view !== "event") return;
-  $("event-body").querySelector(".photo")?.remove();
+  if (detail.view === "event") $("event-body").querySelector(".photo")?.remove();
+});
+// It may come some seconds after the event that is looked at.
+setInterval(() => {
+  const { id, data } = file;
+  if (state.view !== "event" || !data?.picture || data.event_id !== id || $("event-body").querySelector(".photo")) return;
   const image = photo("What the camera showed when it began", "wide");
   $("clip").before(image);
-  image.src = `/api/events/${encodeURIComponent(detail.argument)}/picture`;
-});
+  image.src = `/api/events/${encodeURIComponent(id)}/picture`;
+}, 500);
 const firstPhotos = setInterval(() => {
   if (!state.status) return;
   clearInterval(firstPhotos);
