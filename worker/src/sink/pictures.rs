@@ -217,6 +217,7 @@ mod tests {
 
     fn album(name: &str) -> (Album, Store, Place) {
         let place = std::env::temp_dir().join(format!("nursery-pictures-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
         let store = Store::open(&place).unwrap();
         (Album::new(&place).unwrap(), store, Place(place))
     }
