@@ -218,7 +218,10 @@ fn the_wall_and_the_page_of_an_event_show_pictures() {
     });
     browser.run(&format!("location.hash = 'event/{event}'"));
     browser.until("its picture", PATIENCE, &shown("#event-body"));
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    // A clip that is still being written is asked for again, which is a complaint too.
+    let complaints: Vec<String> =
+        browser.complaints().into_iter().filter(|c| !c.contains("/clip ")).collect();
+    assert_eq!(complaints, Vec::<String>::new());
     if let Some(folder) = std::env::var_os("NURSERY_SCREENSHOTS") {
         browser.screenshot(&std::path::Path::new(&folder).join("event-with-picture.png"));
         browser.run("location.hash = 'wall'");
