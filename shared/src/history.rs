@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::curve::Curve;
+use crate::{curve::Curve, light::Picture};
 
 /// Most events of one answer.
 pub const MAX_EVENTS: u32 = 100;
@@ -75,6 +75,8 @@ pub enum Question {
     Event { event_id: String },
     /// What somebody says of an event, to be stored; answered by [`Answer::Event`] when it is. `by` is the way it came.
     Feedback { event_id: String, verdict: Verdict, by: String },
+    /// What the camera showed when an event began; answered by [`Answer::Picture`].
+    Picture { event_id: String },
 }
 
 impl Question {
@@ -95,7 +97,7 @@ impl Question {
                     && *from_us >= 0
                     && until_us.checked_sub(*from_us).is_some_and(|span| (1..=MAX_SPAN_US).contains(&span))
             }
-            Question::Event { event_id } => is_id(event_id),
+            Question::Event { event_id } | Question::Picture { event_id } => is_id(event_id),
             Question::Feedback { event_id, by, .. } => is_id(event_id) && by.len() <= 16,
         }
     }
@@ -178,6 +180,8 @@ pub struct EventFile {
     pub curve: Curve,
     /// The probability from which a moment counts as crying, as it is set now.
     pub threshold: f64,
+    /// There is a picture of it.
+    pub picture: bool,
 }
 
 /// An answer.
@@ -189,6 +193,8 @@ pub enum Answer {
     Timeline(Box<Timeline>),
     /// `None`: there is no such event, or it is none of crying.
     Event(Option<Box<EventFile>>),
+    /// `None`: there is none, or no longer.
+    Picture(Option<Box<Picture>>),
 }
 
 impl Answer {

@@ -12,6 +12,7 @@ pub mod curve;
 pub mod descriptors;
 pub mod frame;
 pub mod history;
+pub mod light;
 pub mod line;
 pub mod media;
 pub mod message;

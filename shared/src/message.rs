@@ -11,6 +11,7 @@ use crate::{
     clip::Found,
     config::{AlertConfig, CameraConfig, ClipsConfig, DetectionConfig, WebConfig},
     history::{Answer, Question},
+    light::{Found as FoundPicture, LightCamera, Wanted},
     media::ClipReport,
     model_state::ModelState,
     pcm::{Pcm, SAMPLE_RATE},
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 9;
+pub const PROTOCOL: u32 = 10;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -38,6 +39,7 @@ pub enum Role {
     Infer,
     Sink,
     Web,
+    Light,
 }
 
 impl Role {
@@ -48,6 +50,7 @@ impl Role {
             Role::Infer => "infer",
             Role::Sink => "sink",
             Role::Web => "web",
+            Role::Light => "light",
         }
     }
 }
@@ -92,7 +95,7 @@ pub enum FromWorker {
     /// Configured and able to work.
     Ready,
     /// From the working loop itself, at least every [`PROGRESS_INTERVAL`]: how much was done since the start
-    /// (capture: samples heard; infer: windows scored; sink: records handled; web: rounds of its loop, two a second).
+    /// (capture: samples heard; infer: windows scored; sink: records handled; web: rounds of its loop, two a second; light: pictures looked at).
     Progress { done: u64 },
     /// capture: what the camera is doing now.
     Camera(CameraReport),
@@ -119,7 +122,7 @@ pub enum FromWorker {
     Question { ticket: u64, question: Question },
     /// sink: what the store holds about the question of this number.
     History { number: u64, answer: Answer },
-    /// web: somebody wants to hear or see a camera. Answered by [`ToWorker::MediaOf`].
+    /// web, light: somebody wants to hear or see a camera. Answered by [`ToWorker::MediaOf`].
     WantMedia { ticket: u64, camera: String },
     /// sink: a camera's capture process shall keep its media from this time on (microseconds since 1970) in a file of
     /// so many bytes at the most. Comes with its descriptor, see [`ToWorker::OpenClip`]. Answered by
@@ -134,6 +137,15 @@ pub enum FromWorker {
     WantClip { ticket: u64, event_id: String },
     /// sink: what there is of the event that was asked for under this number; with the descriptor of its file.
     ClipOf { number: u64, found: Found },
+    /// light: begins to look at a picture of this camera. What it dies of before it says [`FromWorker::Looked`] is that
+    /// picture's doing.
+    Looking { camera: String },
+    /// light: has looked at it, and how much of it is different from the one before (0 to 1), where that is known.
+    Looked { camera: String, motion: Option<f32> },
+    /// web, sink: somebody wants a picture. Answered by [`ToWorker::PictureOf`], where nothing newer is wanted.
+    WantPicture { ticket: u64, wanted: Wanted },
+    /// light: the picture that was asked for under this number.
+    PictureOf { number: u64, found: FoundPicture },
 }
 
 /// Everything that the supervisor tells a worker.
@@ -168,7 +180,7 @@ pub enum ToWorker {
     History { ticket: u64, answer: Answer },
     /// capture: somebody wants the media ([`crate::media`]). Comes with the descriptor of a stream socket.
     Media,
-    /// web: what it wanted. Comes with the descriptor of a stream socket where nothing speaks against it.
+    /// web, light: what it wanted. Comes with the descriptor of a stream socket where nothing speaks against it.
     MediaOf { ticket: u64, why_not: Option<String> },
     /// capture: to remember so much of the media from now on, for clips.
     Remember { seconds: u32 },
@@ -183,6 +195,12 @@ pub enum ToWorker {
     WantClip { number: u64, event_id: String },
     /// web: what there is of it; with the descriptor of its file.
     ClipOf { ticket: u64, found: Found },
+    /// light: of which cameras to make pictures. May come again at any time.
+    ConfigureLight(Vec<LightCamera>),
+    /// light: somebody wants a picture.
+    WantPicture { number: u64, wanted: Wanted },
+    /// web, sink: what there is of it.
+    PictureOf { ticket: u64, found: FoundPicture },
 }
 
 impl FromWorker {
@@ -314,6 +332,8 @@ pub enum RecordKind {
     Ended { at_us: i64 },
     /// A window cost so many inference processes that it is not sent to another: kept for study.
     SetAside(SetAside),
+    /// How much of a camera's picture was different from the one before, 0 to 1; only where that may be an event.
+    Motion { at_us: i64, motion: f32 },
 }
 
 /// A camera that is not heard.

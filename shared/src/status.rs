@@ -68,6 +68,10 @@ pub struct CameraStatus {
     pub dropped: u64,
     pub last_audio_age_s: Option<f64>,
     pub last_error: Option<String>,
+    /// Pictures are made of it.
+    pub pictures: bool,
+    /// How much of the newest picture is different from the one before, 0 to 1; null where none are looked at.
+    pub motion: Option<f64>,
 }
 
 /// The pool.

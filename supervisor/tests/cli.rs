@@ -206,6 +206,8 @@ fn nasty() -> Status {
         dropped: u64::MAX,
         last_audio_age_s: Some(1e9),
         last_error: Some(error.to_owned()),
+        pictures: false,
+        motion: None,
     };
     let worker = |name: String, role| WorkerStatus {
         name,

@@ -69,6 +69,11 @@ impl BareWorker {
         frame::write_frame(&mut self.socket, message, MAX_TO_WORKER).expect("a worker that listens");
     }
 
+    /// Says something, with a descriptor.
+    pub fn send_with(&mut self, message: &ToWorker, descriptor: BorrowedFd<'_>) {
+        send_with(&self.socket, message, descriptor);
+    }
+
     /// What it says next.
     pub fn receive(&mut self) -> FromWorker {
         let message = frame::read_frame(&mut self.socket, MAX_FROM_WORKER).expect("a frame");
@@ -92,14 +97,29 @@ impl BareWorker {
     pub fn connect(&mut self) -> MediaEnd {
         connect(&self.socket)
     }
+
+    /// Asks for its media for somebody else, who is given the other end.
+    pub fn hand_over(&mut self, give: impl FnOnce(BorrowedFd<'_>)) {
+        let (ours, theirs) = media_pair();
+        send_with(&self.socket, &ToWorker::Media, theirs.as_fd());
+        give(ours.as_fd());
+    }
+}
+
+/// Two ends of a camera's media, as the supervisor makes them.
+pub fn media_pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    for end in [&ours, &theirs] {
+        end.set_nonblocking(true).expect("a socket");
+    }
+    (ours, theirs)
 }
 
 /// Asks the capture process at the other end of `socket` for its media.
 pub fn connect(socket: &UnixStream) -> MediaEnd {
-    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-    // As the supervisor makes them.
-    theirs.set_nonblocking(true).expect("a socket");
+    let (ours, theirs) = media_pair();
     send_with(socket, &ToWorker::Media, theirs.as_fd());
+    ours.set_nonblocking(false).expect("a socket");
     ours.set_read_timeout(Some(wait::PATIENCE)).expect("a time limit");
     MediaEnd(ours)
 }

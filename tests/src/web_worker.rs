@@ -27,7 +27,7 @@ use crate::{
 /// The state that it is shown: one camera, `crib`.
 pub fn status() -> Status {
     let camera = json!({"name": "crib", "state": "live", "level_dbfs": -30.0, "score": 0.25, "windows": 1, "dropped": 0,
-        "last_audio_age_s": 0.1, "last_error": null});
+        "last_audio_age_s": 0.1, "last_error": null, "pictures": false, "motion": null});
     let inference = json!({"workers": 1, "model": {"id": "m", "file": null, "next": null, "refused": null}, "auto": null,
         "queued": 0, "in_flight": 0, "scored": 1, "quarantined": 0, "latency_ms": {"p50": 1.0, "p99": 2.0}});
     let all = json!({"version": "0", "uptime_s": 1.0, "pid": 1, "workers": [], "cameras": [camera],

@@ -49,8 +49,10 @@ fn as_root_every_worker_is_a_user_of_its_own_without_any_rights() {
     let mut config = config([camera("crib", cameras[0].url()), camera("hall", cameras[1].url())], []);
     config["inference"]["workers"] = json!(2);
     config["web"] = json!({"listen": format!("127.0.0.1:{}", free_port())});
+    config["cameras"][0]["pictures"] = json!({});
     let service = Service::start(&config);
     service.wait_live(&["crib", "hall"]);
+    service.process_of("light");
     let workers = caged(&service);
     let mut users = std::collections::HashSet::new();
     for worker in &workers {

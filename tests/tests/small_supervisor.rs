@@ -24,6 +24,8 @@ fn the_supervisor_depends_on_no_media_tensor_http_or_database_code() {
         "retina",
         "rodio",
         "symphonia",
+        "openh264",
+        "jpeg",
         "rubato",
         "reqwest",
         "hyper",

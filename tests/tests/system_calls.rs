@@ -5,8 +5,9 @@
 use std::{collections::BTreeSet, os::fd::AsFd, time::Duration};
 
 use nursery_shared::{
-    config::{CameraConfig, Config, from_json},
+    config::{CameraConfig, Config, PicturesConfig, from_json},
     history::{Answer, History},
+    light::{LightCamera, Wanted},
     media::{AudioCodec, AudioTrack, Data, FromCapture, Kind, Packet, Tracks},
     message::{
         CameraDetection, FromWorker, ModelShape, Record, RecordKind, SetAside, SinkConfig, ToWorker,
@@ -17,9 +18,11 @@ use nursery_shared::{
 };
 use nursery_tests::{
     audio,
+    bare_worker::BareWorker,
     http::{Client, free_port},
     receiver::Receiver,
-    rtsp_camera::{Codec, RtspCamera},
+    rtsp_camera::{Codec, RtspCamera, Setup, film},
+    skip,
     temp_dir::TempDir,
     traced::Traced,
     web_worker::{self, FakeCapture},
@@ -233,6 +236,31 @@ fn the_page_makes_every_call_that_it_may_make() {
 }
 
 #[test]
+fn who_makes_pictures_makes_every_call_that_it_may_make() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let mut account = Account::default();
+    let crib = RtspCamera::with(Setup { film: Some(film), ..Setup::default() });
+    let camera = camera(&format!(r#"{{"name": "a", "source": "{}"}}"#, crib.url()));
+    let configure = ToWorker::ConfigureCapture { camera, model: shape(), remember_s: 0 };
+    let mut capture = BareWorker::start("capture", &configure);
+    while !matches!(capture.receive(), FromWorker::Window(_)) {}
+    let pictures = PicturesConfig { every_s: 0.5, width: 160, ..PicturesConfig::default() };
+    let configure = ToWorker::ConfigureLight(vec![LightCamera { camera: "a".into(), pictures }]);
+    let mut worker = Traced::start("light", &configure);
+    let ticket =
+        worker.wait_for(|m| if let FromWorker::WantMedia { ticket, .. } = m { Some(ticket) } else { None });
+    capture.hand_over(|media| worker.send_with(&ToWorker::MediaOf { ticket, why_not: None }, media));
+    for _ in 0..3 {
+        worker.wait_for(|m| matches!(m, FromWorker::Looked { .. }).then_some(()));
+    }
+    let wanted = Wanted { camera: "a".into(), near_us: None, score: Some(0.5) };
+    worker.send(&ToWorker::WantPicture { number: 1, wanted });
+    worker.wait_for(|m| matches!(m, FromWorker::PictureOf { found: Ok(_), .. }).then_some(()));
+    account.add(&Plan::light(), worker);
+    account.settle();
+}
+
+#[test]
 fn no_role_may_make_more_calls_than_promised() {
     let count = |lists: &[&str]| Policy::read(lists).unwrap().calls().len();
     assert!(count(&["infer"]) <= 25, "{}", count(&["infer"]));
@@ -249,8 +277,10 @@ fn no_role_may_make_more_calls_than_promised() {
         assert!(count(&lists) <= 45, "{lists:?}: {}", count(&lists));
     }
     assert!(count(&["web"]) <= 40, "{}", count(&["web"]));
+    assert!(count(&["light"]) <= 35, "{}", count(&["light"]));
     for call in ["socket", "bind", "listen", "connect", "openat", "open", "execve", "kill", "ptrace"] {
         assert!(!Policy::read(&["web"]).unwrap().calls().contains(&call), "{call}");
+        assert!(!Policy::read(&["light"]).unwrap().calls().contains(&call), "{call}");
     }
     let infer = Policy::read(&["infer"]).unwrap();
     for call in

@@ -6,6 +6,7 @@ pub mod detect;
 pub mod examine;
 pub mod infer;
 pub mod info;
+pub mod light;
 pub mod link;
 pub mod listen;
 pub mod logging;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nursery_worker::{capture, detect, examine, infer, info, listen, logging, sink, web};
+use nursery_worker::{capture, detect, examine, infer, info, light, listen, logging, sink, web};
 
 #[derive(Parser)]
 #[command(name = "nursery-worker", version, about = "Worker processes of nursery; started by `nursery`.")]
@@ -22,6 +22,8 @@ enum RoleCommand {
     Sink,
     /// Serves the page and the API (started by the supervisor)
     Web,
+    /// Makes pictures of cameras (started by the supervisor)
+    Light,
     /// Plays a camera's live audio, or writes it as WAV
     Listen(listen::Args),
     /// Runs the detector over recordings
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         RoleCommand::Infer => logging::run_role(infer::run),
         RoleCommand::Sink => logging::run_role(sink::run),
         RoleCommand::Web => logging::run_role(web::run),
+        RoleCommand::Light => logging::run_role(light::run),
         RoleCommand::Listen(args) => listen::run(args),
         RoleCommand::Detect(args) => detect::run(args),
         RoleCommand::Events(args) => sink::query::run(args),

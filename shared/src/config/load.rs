@@ -202,6 +202,9 @@ fn validate(config: &mut Config, base: &Path) -> Result<(), String> {
             ));
         }
     }
+    if let Some(rule) = &d.motion {
+        rule.validate().map_err(|what| format!("detection.motion: {what}"))?;
+    }
     let healthy = config.supervision.healthy_after_s;
     if !(0.0..=86_400.0).contains(&healthy) {
         return Err(format!(
@@ -275,6 +278,21 @@ fn validate_camera(camera: &mut CameraConfig, base: &Path) -> Result<(), KeyProb
         if given && !is_rtsp {
             return Err((key, "only rtsp:// and rtsps:// sources take it".into()));
         }
+    }
+    if let Some(pictures) = &camera.pictures {
+        if !is_rtsp {
+            return Err(("pictures", "only rtsp:// and rtsps:// sources have any".into()));
+        }
+        if camera.video == super::VideoUse::Never {
+            return Err(("pictures", "\"video\" is \"never\", so that there are none".into()));
+        }
+        pictures.validate().map_err(|what| ("pictures", what))?;
+    }
+    if let Some(rule) = &camera.motion {
+        if camera.pictures.is_none() {
+            return Err(("motion", "there is none without `pictures`".into()));
+        }
+        rule.validate().map_err(|what| ("motion", what))?;
     }
     if camera.password.is_some() && camera.username.is_none() {
         return Err(("username", "is missing, a password needs one".into()));

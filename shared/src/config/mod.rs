@@ -3,6 +3,8 @@
 mod clips;
 mod exposure;
 mod load;
+mod motion;
+mod pictures;
 mod reach;
 mod sensitivity;
 mod source;
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use clips::ClipsConfig;
 pub use load::{ConfigError, from_file, from_json, schema};
+pub use motion::MotionRule;
+pub use pictures::PicturesConfig;
 pub use reach::AlertReach;
 pub use sensitivity::Sensitivity;
 pub use source::{Source, SourceError, Synthetic};
@@ -106,12 +110,17 @@ pub struct UsersConfig {
     pub infer: Option<String>,
     pub sink: Option<String>,
     pub web: Option<String>,
+    pub light: Option<String>,
 }
 
 impl UsersConfig {
     /// At least one is given.
     pub fn any(&self) -> bool {
-        self.capture.is_some() || self.infer.is_some() || self.sink.is_some() || self.web.is_some()
+        self.capture.is_some()
+            || self.infer.is_some()
+            || self.sink.is_some()
+            || self.web.is_some()
+            || self.light.is_some()
     }
 }
 
@@ -162,6 +171,12 @@ pub struct CameraConfig {
     /// Overrides `detection.sustained_s` for this camera.
     #[serde(default)]
     pub sustained_s: Option<f64>,
+    /// rtsp: pictures to look at, and how much moves in them. Not given: none.
+    #[serde(default)]
+    pub pictures: Option<PicturesConfig>,
+    /// Overrides `detection.motion` for this camera, which must have `pictures`.
+    #[serde(default)]
+    pub motion: Option<MotionRule>,
 }
 
 /// When a camera is asked for pictures.
@@ -349,6 +364,8 @@ pub struct DetectionConfig {
     /// Ask more of a camera's scores where its usual sounds look a little like crying, and less where nothing does,
     /// within narrow bounds; `false` for a bar that never moves.
     pub adaptive: bool,
+    /// When what moves before a camera with `pictures` is an event. Not given: never.
+    pub motion: Option<MotionRule>,
 }
 
 impl DetectionConfig {
@@ -357,6 +374,11 @@ impl DetectionConfig {
         Self {
             threshold: camera.threshold.unwrap_or(self.threshold),
             sustained_s: camera.sustained_s.unwrap_or(self.sustained_s),
+            motion: camera.pictures.filter(|pictures| pictures.motion).and_then(|pictures| {
+                let rule = camera.motion.or(self.motion)?;
+                // Longer than it takes until the next picture.
+                Some(MotionRule { end_after_s: rule.end_after_s.max(pictures.every_s * 2.5), ..rule })
+            }),
             ..*self
         }
     }
@@ -373,6 +395,7 @@ impl Default for DetectionConfig {
             offline_after_s: 30.0,
             sustained_s: 0.0,
             adaptive: true,
+            motion: None,
         }
     }
 }
@@ -409,6 +432,9 @@ pub struct AlertConfig {
     /// Seconds for one attempt.
     #[serde(default)]
     pub timeout_s: Option<f64>,
+    /// Told of motion too (`detection.motion`), not of crying and lost cameras alone.
+    #[serde(default)]
+    pub motion: bool,
 }
 
 impl AlertConfig {

@@ -248,6 +248,7 @@ fn done(p: &PostMortem) -> String {
         }
         Role::Infer => format!("{} windows scored", p.progress),
         Role::Sink => format!("{} records handled", p.progress),
+        Role::Light => format!("{} pictures looked at", p.progress),
         Role::Web => format!("{:.1} s served", p.progress as f64 / 2.0),
     }
 }

@@ -128,7 +128,7 @@ fn progress(w: &WorkerStatus) -> String {
     match w.role {
         // Samples: seconds of audio say more.
         Role::Capture => format!("{} s", w.progress / u64::from(nursery_shared::pcm::SAMPLE_RATE)),
-        Role::Infer | Role::Sink | Role::Web => w.progress.to_string(),
+        Role::Infer | Role::Sink | Role::Web | Role::Light => w.progress.to_string(),
     }
 }
 
@@ -262,6 +262,8 @@ mod tests {
                 dropped: u64::MAX / 1000,
                 last_audio_age_s: Some(1e9),
                 last_error: Some(format!("\u{1b}[2J{}", "ö".repeat(500))),
+                pictures: false,
+                motion: None,
             }],
             inference: InferenceStatus {
                 workers: 64,

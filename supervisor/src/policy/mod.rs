@@ -12,6 +12,7 @@ mod clips;
 mod dispatch;
 mod heartbeat;
 mod ledger;
+mod light;
 mod media;
 mod obituary;
 mod operate;
@@ -202,6 +203,7 @@ pub struct Policy {
     heartbeat: heartbeat::Heartbeat,
     web: web::Web,
     media: media::Media,
+    light: light::Light,
     clips: clips::Clips,
     stopping: Option<operate::Stopping>,
     finished: bool,
@@ -253,6 +255,7 @@ impl Policy {
             heartbeat: heartbeat::Heartbeat::new(now),
             web: web::Web::default(),
             media: media::Media::default(),
+            light: light::Light::default(),
             clips: clips::Clips::default(),
             stopping: None,
             finished: false,
@@ -265,6 +268,7 @@ impl Policy {
             policy.add_camera(camera);
         }
         policy.begin_web();
+        policy.begin_light();
         policy
     }
 
@@ -315,6 +319,7 @@ impl Policy {
         self.dispatch();
         self.pump_ledger();
         self.serve_web();
+        self.serve_light();
         self.progress_stop();
         std::mem::take(&mut self.actions)
     }
@@ -474,9 +479,11 @@ impl Policy {
                     self.finish_camera(id);
                 }
             }
+            Role::Light => self.light_lost(slot, asked_for || finished),
             Role::Infer => {}
         }
-        let passing = matches!(role, Role::Infer | Role::Web);
+        self.picture_seeker_lost(slot);
+        let passing = matches!(role, Role::Infer | Role::Web | Role::Light);
         if passing && self.workers.get(&slot).is_some_and(|w| !w.wanted) {
             self.workers.remove(&slot);
         }
@@ -545,7 +552,7 @@ impl Policy {
             FromWorker::Question { ticket, question } if role == Role::Web => {
                 self.on_question(key.slot, ticket, question)
             }
-            FromWorker::WantMedia { ticket, camera } if role == Role::Web => {
+            FromWorker::WantMedia { ticket, camera } if matches!(role, Role::Web | Role::Light) => {
                 self.on_want_media(key, ticket, &camera);
                 Ok(())
             }
@@ -563,6 +570,14 @@ impl Policy {
             FromWorker::ClipClosed { clip, report } if role == Role::Capture => {
                 self.on_clip_closed(key.slot, clip, report);
                 Ok(())
+            }
+            FromWorker::Looking { camera } if role == Role::Light => self.on_looking(camera),
+            FromWorker::Looked { camera, motion } if role == Role::Light => self.on_looked(camera, motion),
+            FromWorker::WantPicture { ticket, wanted } if matches!(role, Role::Web | Role::Sink) => {
+                self.on_want_picture(key, ticket, wanted)
+            }
+            FromWorker::PictureOf { number, found } if role == Role::Light => {
+                self.on_picture_of(number, found)
             }
             _ => Err(format!("said something that is not for role {} to say", role.as_str())),
         };
@@ -613,6 +628,7 @@ impl Policy {
                 let Some(configure) = self.web_configuration() else { return Ok(()) };
                 configure
             }
+            Role::Light => self.light_configuration(),
         };
         self.send(key.slot, configure);
         Ok(())
@@ -655,6 +671,7 @@ impl Policy {
                 if worker.loaded.is_none() {
                     worker.loaded.clone_from(&worker.assigned);
                 }
+                self.light_ready(key.slot);
                 if key.slot == self.sink && std::mem::take(&mut self.sink_outdated) {
                     self.send(key.slot, ToWorker::ConfigureSink(self.sink_config()));
                 }

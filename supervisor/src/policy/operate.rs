@@ -107,8 +107,9 @@ impl Policy {
             .collect();
         if slots.is_empty() {
             let known = self.workers.values().map(|w| w.name.strip_prefix("capture:").unwrap_or(&w.name));
-            let hint = suggest::nearest(name, known.chain(["capture", "infer", "sink", "web", "all"]))
-                .map_or_else(String::new, |n| format!(", did you mean {n:?}?"));
+            let hint =
+                suggest::nearest(name, known.chain(["capture", "infer", "sink", "web", "light", "all"]))
+                    .map_or_else(String::new, |n| format!(", did you mean {n:?}?"));
             return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle(false));
         }
         let cameras = |w: &super::Worker| w.role == Role::Capture && w.is_alive();
@@ -185,8 +186,9 @@ impl Policy {
             self.log(Level::Info, "stopping".into());
             self.stopping = Some(Stopping { since: now, step: Step::Capture, step_since: now });
             self.dismiss_role(Role::Capture);
-            // Nobody waits for the page.
+            // Nobody waits for the page, nor for pictures.
             self.dismiss_role(Role::Web);
+            self.dismiss_role(Role::Light);
         }
         self.settle(false)
     }

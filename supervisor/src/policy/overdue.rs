@@ -34,6 +34,7 @@ impl Policy {
             self.heartbeat_deadline(),
             self.offline_deadline(),
             self.web_deadline(),
+            self.light_deadline(),
         ];
         workers.chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }

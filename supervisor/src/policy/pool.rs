@@ -192,7 +192,7 @@ impl Policy {
             self.drain(slot);
         } else {
             worker.state = State::Stopped;
-            if matches!(worker.role, Role::Infer | Role::Web) {
+            if matches!(worker.role, Role::Infer | Role::Web | Role::Light) {
                 self.workers.remove(&slot);
             }
         }

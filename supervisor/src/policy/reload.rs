@@ -60,6 +60,7 @@ impl Policy {
         if self.reload_web(&old) {
             changes.restarted.push("web".into());
         }
+        self.reload_light(&old);
         if old.supervision.worker_memory_mb != self.config.supervision.worker_memory_mb {
             changes.notes.push(
                 "supervision.worker_memory_mb holds for processes that start from now on (nursery restart all)"
@@ -144,9 +145,10 @@ impl Policy {
         if camera.config == *new {
             return false;
         }
-        // What counts as an event is the sink's business alone.
-        let (threshold, sustained_s) = (camera.config.threshold, camera.config.sustained_s);
-        let same_stream = CameraConfig { threshold, sustained_s, ..new.clone() } == camera.config;
+        // What counts as an event is the sink's business alone, and pictures are those of who makes them.
+        let CameraConfig { threshold, sustained_s, pictures, motion, .. } = camera.config;
+        let same_stream =
+            CameraConfig { threshold, sustained_s, pictures, motion, ..new.clone() } == camera.config;
         if same_stream {
             camera.config = new.clone();
             return false;

@@ -116,6 +116,8 @@ impl Policy {
                 dropped: c.dropped + c.dropped_upstream + c.dropped_before,
                 last_audio_age_s: c.last_audio.map(|t| seconds(t, now)),
                 last_error: c.error.clone(),
+                pictures: c.config.pictures.is_some(),
+                motion: self.motion_of(&c.config, now),
             })
             .collect();
         let infer = || self.workers.values().filter(|w| w.role == Role::Infer);

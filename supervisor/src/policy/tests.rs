@@ -2,6 +2,7 @@
 
 mod changes;
 mod clips;
+mod light;
 mod load;
 mod media;
 mod web;
@@ -168,7 +169,7 @@ impl World {
                     self.looks.push(self.now);
                 }
                 Action::Connect { camera, viewer, ticket } => {
-                    assert_eq!(self.name_of(viewer), "web");
+                    assert!(["web", "light"].contains(&&*self.name_of(viewer)));
                     let camera = self.name_of(camera);
                     self.connected.push((camera, ticket));
                 }

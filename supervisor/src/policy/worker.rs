@@ -20,6 +20,8 @@ const INFER_LIMIT: Duration = Duration::from_secs(4);
 const SINK_LIMIT: Duration = Duration::from_secs(10);
 /// The page's process reports every half second; many requests at once are granted more than that.
 const WEB_LIMIT: Duration = Duration::from_secs(5);
+/// Who looks at pictures reports every half second; a large picture takes a tenth of that.
+const LIGHT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a worker that hangs is looked into before it is killed, at the most. From its deadline to its end it
 /// shall take no more than a second.
 pub(super) const EXAMINATION_LIMIT: Duration = Duration::from_millis(600);
@@ -150,6 +152,7 @@ impl Worker {
                 Role::Infer => self.batch.as_ref().map(|_| self.heard_at + INFER_LIMIT),
                 Role::Sink => Some(self.heard_at + SINK_LIMIT),
                 Role::Web => Some(self.heard_at + WEB_LIMIT),
+                Role::Light => Some(self.heard_at + LIGHT_LIMIT),
             },
             State::Stopping => self.examined_until.or(self.stop_deadline),
             State::Backoff { until } => self.wanted.then_some(until),

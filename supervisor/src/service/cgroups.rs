@@ -116,7 +116,7 @@ fn weight(role: Role) -> u64 {
         Role::Capture => 100,
         Role::Infer => 200,
         Role::Sink => 300,
-        Role::Web => 50,
+        Role::Web | Role::Light => 50,
     }
 }
 

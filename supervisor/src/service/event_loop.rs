@@ -367,7 +367,7 @@ impl EventLoop {
         let memory = self.options.config.supervision.worker_memory_mb.saturating_mul(1 << 20);
         let number = match role {
             Role::Sink => 0,
-            Role::Capture | Role::Infer | Role::Web => {
+            Role::Capture | Role::Infer | Role::Web | Role::Light => {
                 identity::free_number(|n| self.processes.values().any(|p| p.number == n))
             }
         };

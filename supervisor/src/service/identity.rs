@@ -45,7 +45,7 @@ impl Identity {
 pub struct Identities {
     base: u32,
     /// By role; `None`: one of the range.
-    named: [Option<Identity>; 4],
+    named: [Option<Identity>; 5],
 }
 
 impl Identities {
@@ -80,6 +80,7 @@ impl Identities {
             find("infer", &users.infer)?,
             find("sink", &users.sink)?,
             find("web", &users.web)?,
+            find("light", &users.light)?,
         ];
         let map = read("/proc/self/uid_map");
         let base = match config.uid_base {
@@ -111,6 +112,7 @@ impl Identities {
             Role::Infer => self.named[1].is_none(),
             Role::Sink => self.named[2].is_none(),
             Role::Web => self.named[3].is_none(),
+            Role::Light => self.named[4].is_none(),
         }
     }
 
@@ -122,6 +124,7 @@ impl Identities {
             // What it stores belongs to it, whatever its place is.
             Role::Sink => (&self.named[2], 0),
             Role::Web => (&self.named[3], number),
+            Role::Light => (&self.named[4], number),
         };
         named.clone().unwrap_or_else(|| {
             // Bounded by RANGE, and the whole range was found to be there.
@@ -228,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_worker_has_a_user_of_its_own_and_the_sink_always_the_same() {
-        let ids = Identities { base: 440_000, named: [None, None, None, None] };
+        let ids = Identities { base: 440_000, named: [const { None }; 5] };
         let uids: Vec<u32> = (1..20).map(|slot| ids.of(Role::Capture, slot).uid).collect();
         let different: std::collections::HashSet<_> = uids.iter().collect();
         assert_eq!(different.len(), uids.len());

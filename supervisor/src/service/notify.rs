@@ -305,6 +305,8 @@ mod tests {
             dropped: 0,
             last_audio_age_s: None,
             last_error: None,
+            pictures: false,
+            motion: None,
         });
         Status {
             version: String::new(),

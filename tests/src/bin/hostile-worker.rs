@@ -27,8 +27,10 @@ const NOT_LIMITED: i32 = 77;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mode, role] = arguments.as_slice() else { panic!("expected MODE ROLE") };
-    let role =
-        [Role::Capture, Role::Infer, Role::Sink, Role::Web].into_iter().find(|r| r.as_str() == role).unwrap();
+    let role = [Role::Capture, Role::Infer, Role::Sink, Role::Web, Role::Light]
+        .into_iter()
+        .find(|r| r.as_str() == role)
+        .unwrap();
     // SAFETY: the supervisor put the socket there for this process, and nothing else in it uses the descriptor.
     let mut socket = unsafe { UnixStream::from_raw_fd(WORKER_FD) };
     let hello = FromWorker::Hello { protocol: PROTOCOL, version: VERSION.into(), role };

@@ -197,7 +197,7 @@ impl Strike<'_> {
             }
         })?;
         let deadline = match self.role {
-            Role::Capture | Role::Web => 5.0,
+            Role::Capture | Role::Web | Role::Light => 5.0,
             Role::Infer => 4.0,
             Role::Sink => 10.0,
         };

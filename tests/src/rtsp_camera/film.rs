@@ -28,11 +28,16 @@ pub fn missing() -> Option<&'static str> {
 /// The film of all cameras; `None` where ffmpeg is not there.
 pub fn film() -> Option<Arc<Film>> {
     static FILM: OnceLock<Option<Arc<Film>>> = OnceLock::new();
-    FILM.get_or_init(|| make().map(Arc::new)).clone()
+    FILM.get_or_init(|| make("320x240").map(Arc::new)).clone()
 }
 
-fn make() -> Option<Film> {
-    let source = format!("testsrc=size=320x240:rate={RATE}:duration=4");
+/// The same of another size, such as `1920x1080`.
+pub fn of_size(size: &str) -> Option<Arc<Film>> {
+    make(size).map(Arc::new)
+}
+
+fn make(size: &str) -> Option<Film> {
+    let source = format!("testsrc=size={size}:rate={RATE}:duration=4");
     let out = Command::new("ffmpeg")
         .args(["-v", "error", "-f", "lavfi", "-i", &source, "-c:v", "libx264", "-profile:v", "baseline"])
         .args(["-preset", "veryfast", "-tune", "zerolatency", "-threads", "1", "-g", &RATE.to_string()])
@@ -74,6 +79,20 @@ fn units(stream: &[u8]) -> Vec<Vec<u8>> {
 impl Film {
     /// Between two pictures.
     pub const PERIOD: Duration = Duration::from_millis(1000 / RATE as u64);
+
+    /// The same with pictures that are random bytes, of the same number; what is said of them stays.
+    pub fn garbled(&self) -> Self {
+        let mut random = fastrand::Rng::with_seed(9);
+        let mut garble = |unit: &Vec<u8>| {
+            let mut unit = unit.clone();
+            if matches!(kind(&unit), 1 | 5) {
+                random.fill(&mut unit[1..]);
+            }
+            unit
+        };
+        let pictures = self.pictures.iter().map(|units| units.iter().map(&mut garble).collect()).collect();
+        Self { pictures, sets: self.sets.clone() }
+    }
 
     /// The value of `fmtp` in a session description.
     pub fn parameters(&self) -> String {

@@ -96,7 +96,7 @@ impl World {
         match role {
             Role::Capture => self.intensity.capture,
             Role::Infer => self.intensity.infer,
-            Role::Sink | Role::Web => self.intensity.sink,
+            Role::Sink | Role::Web | Role::Light => self.intensity.sink,
         }
     }
 
@@ -112,7 +112,8 @@ impl World {
             Role::Capture => Body::Capture(Capture::new(self.now)),
             Role::Infer => Body::Infer(Infer::default()),
             Role::Sink => Body::Sink(Box::default()),
-            Role::Web => Body::Web,
+            // The simulated one looks at nothing.
+            Role::Web | Role::Light => Body::Web,
         };
         let process = Process {
             key,
@@ -247,7 +248,10 @@ impl World {
             | ToWorker::ClipClosed { .. }
             | ToWorker::Remember { .. }
             | ToWorker::WantClip { .. }
-            | ToWorker::ClipOf { .. } => {}
+            | ToWorker::ClipOf { .. }
+            | ToWorker::ConfigureLight(_)
+            | ToWorker::WantPicture { .. }
+            | ToWorker::PictureOf { .. } => {}
         }
     }
 
@@ -341,7 +345,7 @@ impl World {
                     Role::Infer if !busy => Duration::from_secs(3600),
                     Role::Infer => Duration::from_secs(4),
                     Role::Sink => Duration::from_secs(11),
-                    Role::Web => Duration::from_secs(6),
+                    Role::Web | Role::Light => Duration::from_secs(6),
                 };
                 self.hang(key, limit);
             }
@@ -380,7 +384,7 @@ impl World {
         let grace = Duration::from_secs(match (role, process.ready) {
             _ if going => 9,
             (_, false) => 22,
-            (Role::Capture | Role::Web, _) => 8,
+            (Role::Capture | Role::Web | Role::Light, _) => 8,
             (Role::Infer, _) => 6,
             (Role::Sink, _) => 13,
         });
@@ -402,7 +406,7 @@ impl World {
         let Some(process) = self.working(key) else { return };
         match process.role {
             Role::Capture => self.capture_beat(key),
-            Role::Infer | Role::Web => self.say(key, FromWorker::Progress { done: 1 }),
+            Role::Infer | Role::Web | Role::Light => self.say(key, FromWorker::Progress { done: 1 }),
             // Its working loop reports.
             Role::Sink => return self.sink_pass(key),
         }

@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = &[
     ("sink", include_str!("policy/sink.txt")),
     ("http", include_str!("policy/http.txt")),
     ("web", include_str!("policy/web.txt")),
+    ("light", include_str!("policy/light.txt")),
     ("program", include_str!("policy/program.txt")),
 ];
 

@@ -42,6 +42,11 @@ impl Plan {
         Self::with(Reach::default(), ["web"])
     }
 
+    /// Of the process that makes pictures, which is handed all that it looks at: nothing.
+    pub fn light() -> Self {
+        Self::with(Reach::default(), ["light"])
+    }
+
     /// Of a capture process: its camera, and how to get there.
     pub fn capture(camera: &CameraConfig, source: &Source) -> Self {
         match source {

@@ -3,14 +3,14 @@
 
 use nursery_models::events::{EventLogic, EventParams, Transition};
 use nursery_shared::{
-    config::DetectionConfig,
+    config::{DetectionConfig, MotionRule},
     message::{Lost, RecordKind},
     timestamp::rfc3339,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::store::NewAlert;
+use super::{motion::Motion, store::NewAlert};
 
 /// The label of what is detected.
 const LABEL: &str = "baby_cry";
@@ -28,6 +28,13 @@ pub struct CameraState {
     open: Option<OpenEvent>,
     /// The announced outage that has not ended.
     offline: Option<Outage>,
+    #[serde(default)]
+    motion: Motion,
+    /// When motion is an event, if ever, and how long it is not announced after one.
+    #[serde(skip)]
+    rule: Option<MotionRule>,
+    #[serde(skip)]
+    cooldown_s: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,29 +136,43 @@ pub fn alert(
         time_us,
         // Plain data with string keys, which JSON can always express.
         body: serde_json::to_string(&body).unwrap_or_default(),
+        only: None,
     }
 }
 
 impl CameraState {
     /// A camera that was never heard of.
     pub fn new(detection: &DetectionConfig) -> Self {
-        Self { logic: EventLogic::new(params(detection)), open: None, offline: None }
+        Self {
+            logic: EventLogic::new(params(detection)),
+            open: None,
+            offline: None,
+            motion: Motion::default(),
+            rule: detection.motion,
+            cooldown_s: detection.cooldown_s,
+        }
     }
 
     /// Other settings from now on; what is open stays open.
     pub fn configure(&mut self, detection: &DetectionConfig) {
         self.logic.set_params(params(detection));
+        self.rule = detection.motion;
+        self.cooldown_s = detection.cooldown_s;
     }
 
     /// Nothing would be forgotten if this state were lost.
     pub fn is_idle(&self) -> bool {
-        self.open.is_none() && self.offline.is_none() && self.logic.is_idle(self.logic.seen_us().unwrap_or(0))
+        self.open.is_none()
+            && self.offline.is_none()
+            && self.motion.is_idle()
+            && self.logic.is_idle(self.logic.seen_us().unwrap_or(0))
     }
 
     /// Storing this one instead of `other` would tell nothing new.
     pub fn is_same_but_for_time(&self, other: &Self) -> bool {
         self.open == other.open
             && self.offline == other.offline
+            && self.motion.is_same_but_for_time(&other.motion)
             && self.logic.is_same_but_for_time(&other.logic)
     }
 
@@ -160,6 +181,7 @@ impl CameraState {
         let mut transitions = Vec::new();
         self.logic.finish(i64::MAX, &mut transitions);
         self.announce(&lost.camera, &transitions, alerts);
+        self.motion.finish(&lost.camera, self.cooldown_s, alerts);
         if self.offline.is_some() {
             return None;
         }
@@ -185,12 +207,19 @@ impl CameraState {
                     at = at.saturating_add(i64::from(*step_us));
                 }
                 self.announce(camera, &transitions, alerts);
+                self.motion.pass(camera, self.rule.as_ref(), self.cooldown_s, at, alerts);
+            }
+            RecordKind::Motion { at_us, motion } => {
+                if let Some(rule) = self.rule {
+                    self.motion.push(camera, &rule, self.cooldown_s, *at_us, *motion, alerts);
+                }
             }
             // Nothing that was heard, and what several cameras have in common.
             RecordKind::SetAside(_) | RecordKind::Offline(_) => {}
             RecordKind::Ended { at_us } => {
                 self.logic.finish(*at_us, &mut transitions);
                 self.announce(camera, &transitions, alerts);
+                self.motion.finish(camera, self.cooldown_s, alerts);
             }
             RecordKind::Online { at_us } => {
                 if let Some(outage) = self.offline.take() {

@@ -82,6 +82,7 @@ mod tests {
             camera: if n % 10 == 0 { "north, south".into() } else { "crib".into() },
             time_us: n * 1_000_000,
             body: format!(r#"{{"n":{n}}}"#),
+            only: None,
         });
         let batch = Batch { alerts: alerts.collect(), ..Batch::default() };
         Storage::commit(&mut store, &batch, &[]).unwrap();

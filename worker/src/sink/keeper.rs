@@ -56,6 +56,8 @@ pub struct Keeper<S> {
     detection: DetectionConfig,
     per_camera: HashMap<String, DetectionConfig>,
     receivers: Vec<String>,
+    /// Those of them that want to be told of motion.
+    movers: Vec<String>,
     outbox: Outbox,
     /// The supervisor whose records these are.
     run: u64,
@@ -86,6 +88,7 @@ impl<S: Storage> Keeper<S> {
             detection: DetectionConfig::default(),
             per_camera: HashMap::new(),
             receivers: Vec::new(),
+            movers: Vec::new(),
             outbox: Outbox::new(seed),
             run: 0,
             begun,
@@ -123,6 +126,11 @@ impl<S: Storage> Keeper<S> {
         }
     }
 
+    /// Only these receivers are told of motion.
+    pub fn tell_of_motion(&mut self, receivers: Vec<String>) {
+        self.movers = receivers;
+    }
+
     /// Takes a record in; [`store_waiting`](Self::store_waiting) stores it.
     pub fn take(&mut self, seq: u64, record: Record) {
         self.waiting.push((seq, record));
@@ -154,6 +162,9 @@ impl<S: Storage> Keeper<S> {
                 let begin = |name: &str| self.state_of(name);
                 records::apply(record, &mut touched, begin, &mut batch.alerts);
             }
+        }
+        for alert in batch.alerts.iter_mut().filter(|a| a.kind.starts_with("motion.")) {
+            alert.only = Some(self.movers.clone());
         }
         for (name, state) in &touched {
             let known = self.stored.get(name);

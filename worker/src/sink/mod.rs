@@ -8,8 +8,10 @@ pub mod export;
 mod heartbeat;
 pub mod history;
 pub mod keeper;
+mod motion;
 mod outages;
 mod outbox;
+pub mod pictures;
 mod place;
 pub mod quarantine;
 pub mod query;
@@ -48,6 +50,7 @@ use crate::{
 use clips::Clips;
 use heartbeat::Heartbeat;
 use keeper::{Keeper, Now};
+use pictures::Album;
 use receiver::{Attempt, Receiver};
 use store::Store;
 
@@ -103,6 +106,8 @@ pub fn run() -> Result<(), String> {
     let store = Store::open_as(Path::new(place::HERE), directory)?;
     let clips =
         Clips::new(Path::new(place::HERE)).inspect_err(|e| tracing::error!("clips: none are kept: {e}"));
+    let album =
+        Album::new(Path::new(place::HERE)).inspect_err(|e| tracing::error!("no pictures are kept: {e}"));
     let (sender, inputs) = sync_channel(QUEUE);
     let jobs = start_deliveries(sender.clone())?;
     let mut sink = Sink {
@@ -119,6 +124,7 @@ pub fn run() -> Result<(), String> {
         outdated: None,
         question: None,
         clips: clips.ok(),
+        album: album.ok(),
         clip_wanted: None,
     };
     sink.configure(config);
@@ -200,6 +206,8 @@ struct Sink {
     question: Option<(u64, Question)>,
     /// Clips of events; `None` where they cannot be kept.
     clips: Option<Clips>,
+    /// Pictures of events; `None` where they cannot be kept.
+    album: Option<Album>,
     /// Somebody wants the clip of this event.
     clip_wanted: Option<(u64, String)>,
 }
@@ -250,6 +258,7 @@ impl Sink {
                 self.link.send(&FromWorker::History { number, answer })?;
             }
             self.tend_clips()?;
+            self.tend_album()?;
             if self.keeper.must_report(now()) {
                 self.report()?;
             }
@@ -280,6 +289,11 @@ impl Sink {
             Input::Message(ToWorker::ClipClosed { clip, report }) => {
                 if let Some(clips) = &mut self.clips {
                     clips.on_closed(clip, report, Instant::now());
+                }
+            }
+            Input::Message(ToWorker::PictureOf { ticket, found }) => {
+                if let Some(album) = &mut self.album {
+                    album.on_picture(ticket, found, Instant::now());
                 }
             }
             Input::Message(ToWorker::Drain) => self.draining = Some(Instant::now()),
@@ -336,9 +350,13 @@ impl Sink {
                 .ok()
         });
         self.receivers.clear();
+        let mut movers = Vec::new();
         for alert in &config.alerts {
             match Receiver::new(alert) {
                 Ok(receiver) => {
+                    if alert.motion {
+                        movers.push(receiver.id.clone());
+                    }
                     self.receivers.insert(receiver.id.clone(), Arc::new(receiver));
                 }
                 Err(e) => tracing::error!("an alert receiver cannot be used: {e}"),
@@ -351,7 +369,11 @@ impl Sink {
         if let Some(clips) = &mut self.clips {
             clips.configure(config.clips);
         }
+        if let Some(album) = &mut self.album {
+            album.keep(config.clips.keep_days);
+        }
         let ids = self.receivers.keys().cloned().collect();
+        self.keeper.tell_of_motion(movers);
         self.keeper.keep_curves(config.keep_days, now());
         self.keeper.configure(config.run, config.detection, config.cameras, ids, now());
     }
@@ -359,6 +381,9 @@ impl Sink {
     fn store_waiting(&mut self) -> Result<(), String> {
         for message in self.keeper.store_waiting(now()) {
             self.link.send(&message)?;
+            if let (FromWorker::Event { json }, Some(album)) = (&message, &mut self.album) {
+                album.on_alert(json, Instant::now());
+            }
             if let (FromWorker::Event { json }, Some(clips)) = (&message, &mut self.clips)
                 && let Some(said) = clips.on_alert(json, Instant::now())
             {
@@ -385,6 +410,12 @@ impl Sink {
             None => (Found::Failed("clips cannot be kept, see the log".into()), None),
         };
         self.say((FromWorker::ClipOf { number, found }, file))
+    }
+
+    /// Asks for the next picture of an event.
+    fn tend_album(&mut self) -> Result<(), String> {
+        let due = self.album.as_mut().and_then(|album| album.due(Instant::now()));
+        due.map_or(Ok(()), |message| self.link.send(&message))
     }
 
     fn start_due(&mut self) {

@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema/1_alerts.sql"), fill: nothing },
     Step { sql: include_str!("schema/2_curves.sql"), fill: outages::fill },
     Step { sql: include_str!("schema/3_clips.sql"), fill: nothing },
+    Step { sql: include_str!("schema/4_pictures.sql"), fill: nothing },
 ];
 
 /// The version that has curves, outages and feedback.

@@ -15,7 +15,8 @@ use nursery_shared::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
-    camera::CameraState, curves::Curves, history, outages, quarantine, schema, series, timeline, vfs,
+    camera::CameraState, curves::Curves, history, outages, pictures, quarantine, schema, series, timeline,
+    vfs,
 };
 
 /// File name inside the store's directory.
@@ -35,6 +36,8 @@ pub struct NewAlert {
     pub camera: String,
     pub time_us: i64,
     pub body: String,
+    /// Owed to none but these; `None`: to every receiver.
+    pub only: Option<Vec<String>>,
 }
 
 /// A delivery that is still owed.
@@ -306,6 +309,9 @@ impl Store {
                 Ok(Answer::Timeline(Box::new(found)))
             }
             Question::Event { event_id } => event(&self.db, event_id),
+            Question::Picture { event_id } => {
+                pictures::find(&self.db, event_id).map(|found| Answer::Picture(found.map(Box::new)))
+            }
             Question::Feedback { event_id, verdict, by } => {
                 let tx = self.db.transaction()?;
                 timeline::note_feedback(&tx, event_id, *verdict, by, timestamp::now_us())?;
@@ -420,7 +426,8 @@ fn insert_alert(tx: &Transaction, alert: &NewAlert, receivers: &[String]) -> rus
     ])?;
     let id = tx.last_insert_rowid();
     outages::note(tx, alert.kind, alert.time_us, &alert.body)?;
-    for receiver in receivers {
+    let wanted = |receiver: &&String| alert.only.as_ref().is_none_or(|only| only.contains(receiver));
+    for receiver in receivers.iter().filter(wanted) {
         tx.prepare_cached("INSERT INTO deliveries (alert_id, receiver, camera) VALUES (?1, ?2, ?3)")?
             .execute(params![id, receiver, alert.camera])?;
     }
@@ -503,6 +510,7 @@ mod tests {
             camera: camera.into(),
             time_us: timestamp::now_us(),
             body: "{}".into(),
+            only: None,
         }
     }
 

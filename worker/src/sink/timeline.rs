@@ -7,7 +7,7 @@ use nursery_shared::{
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Deserialize;
 
-use super::{curves::Curves, outages, series};
+use super::{curves::Curves, outages, pictures, series};
 
 /// What is shown before the onset of an event and after its end.
 const AROUND_US: i64 = 10_000_000;
@@ -132,7 +132,8 @@ pub fn event(
     // A clock that was set back must not make it endless, or turn it round.
     let until_us = until_us.clamp(from_us + AROUND_US, from_us + nursery_shared::history::MAX_SPAN_US);
     let curve = series::between(db, fresh, &cry.camera, from_us, until_us, MAX_POINTS)?;
-    Ok(Some(EventFile { cry, curve, threshold: 0.0 }))
+    let picture = pictures::is_there(db, event_id)?;
+    Ok(Some(EventFile { cry, curve, threshold: 0.0, picture }))
 }
 
 /// Notes what somebody says of an event, in the place of what was said before. False where there is no such cry.

@@ -20,6 +20,7 @@ use super::{
     QUEUE,
     clips::Desk,
     hub::{Hub, KEPT},
+    pictures,
 };
 use crate::link::Outbox;
 
@@ -49,6 +50,8 @@ pub struct Feed {
     stored: Notify,
     /// Clips of events.
     pub clips: Desk,
+    /// Pictures of cameras.
+    pub pictures: pictures::Desk,
 }
 
 /// Why events cannot be had.
@@ -73,6 +76,7 @@ impl Feed {
     pub fn new(outbox: Outbox, hub: Arc<Hub>) -> Self {
         Self {
             clips: Desk::new(outbox.clone()),
+            pictures: pictures::Desk::new(outbox.clone()),
             outbox,
             hub,
             asked: Mutex::new(None),

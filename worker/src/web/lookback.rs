@@ -117,6 +117,7 @@ fn event_document(file: &EventFile) -> Value {
         .offset_us
         .map_or(Value::Null, |offset| (((offset - cry.onset_us) as f64 / 1e3).round() / 1e3).into());
     value["threshold"] = file.threshold.into();
+    value["picture"] = file.picture.into();
     value["feedback"] = feedback_document(cry.feedback.as_ref());
     value["curve"] = curve_document(&file.curve);
     value

@@ -9,6 +9,7 @@ mod hub;
 pub mod live;
 mod lookback;
 mod metrics;
+mod pictures;
 pub mod routes;
 mod stream;
 pub mod tls;
@@ -132,6 +133,7 @@ fn read_loop(mut inbox: WideInbox, feed: &Feed, live: &Live) -> Result<(), Strin
         match inbox.recv() {
             Ok(Some((ToWorker::Drain, _)) | None) => return Ok(()),
             Ok(Some((ToWorker::ClipOf { ticket, found }, file))) => feed.clips.answered(ticket, found, file),
+            Ok(Some((ToWorker::PictureOf { ticket, found }, _))) => feed.pictures.answered(ticket, found),
             Ok(Some((ToWorker::MediaOf { ticket, why_not }, socket))) => {
                 live.answered(ticket, media(why_not, socket));
             }

@@ -25,7 +25,7 @@ use super::{
     feed::{Feed, NoEvents},
     hub::{Event, Hub},
     live::Live,
-    lookback, metrics,
+    lookback, metrics, pictures,
     stream::{self, Answer, Counted},
 };
 
@@ -74,6 +74,8 @@ pub enum Resource {
     Timeline,
     Event,
     Feedback,
+    Picture,
+    EventPicture,
     Live,
 }
 
@@ -89,6 +91,7 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/clip.js", Access::Open, Resource::File(SCRIPT, include_str!("page/clip.js"))),
     ("GET", "/timeline.js", Access::Open, Resource::File(SCRIPT, include_str!("page/timeline.js"))),
     ("GET", "/event.js", Access::Open, Resource::File(SCRIPT, include_str!("page/event.js"))),
+    ("GET", "/pictures.js", Access::Open, Resource::File(SCRIPT, include_str!("page/pictures.js"))),
     ("GET", "/app.css", Access::Open, Resource::File(STYLE, include_str!("page/app.css"))),
     ("GET", "/live.js", Access::Open, Resource::File(SCRIPT, include_str!("page/live.js"))),
     ("GET", "/live-sound.js", Access::Open, Resource::File(SCRIPT, include_str!("page/live-sound.js"))),
@@ -115,6 +118,8 @@ pub const ROUTES: &[(&str, &str, Access, Resource)] = &[
     ("GET", "/api/cameras/{name}/timeline", Access::Login, Resource::Timeline),
     ("GET", "/api/events/{event_id}", Access::Login, Resource::Event),
     ("POST", "/api/events/{event_id}/feedback", Access::Login, Resource::Feedback),
+    ("GET", "/api/cameras/{name}/picture", Access::Login, Resource::Picture),
+    ("GET", "/api/events/{event_id}/picture", Access::Login, Resource::EventPicture),
     ("GET", "/api/cameras/{name}/live", Access::Login, Resource::Live),
 ];
 
@@ -299,6 +304,8 @@ impl Site {
             }
             Resource::Events => self.events(request.uri().query().unwrap_or_default()).await,
             Resource::Clip => self.feed.clips.clip(part_of(&request, 3), request.headers()).await,
+            Resource::Picture => self.feed.pictures.picture(part_of(&request, 3)).await,
+            Resource::EventPicture => pictures::of_event(&self.feed, part_of(&request, 3)).await,
             Resource::Live => {
                 let uri = request.uri();
                 self.live(uri.path(), uri.query().unwrap_or_default()).await
@@ -550,7 +557,8 @@ fn reply(status: StatusCode, kind: &'static str, body: Answer) -> Reply {
     reply
 }
 
-fn whole(status: StatusCode, kind: &'static str, content: Bytes) -> Reply {
+/// An answer of this kind that is there as a whole.
+pub fn whole(status: StatusCode, kind: &'static str, content: Bytes) -> Reply {
     reply(status, kind, Answer::Whole(Full::new(content)))
 }
 

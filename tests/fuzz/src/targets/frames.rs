@@ -7,13 +7,15 @@ use fastrand::Rng;
 use nursery_shared::{
     cage::{Cage, Guard},
     clip::{About, Format, Found},
-    codec, config,
+    codec,
+    config::{self, PicturesConfig},
     curve::Curve,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     history::{
         Answer, Cry, EventFile, Feedback, From, History, Listing, Outage, Question, StoredEvent, Timeline,
         Verdict as Opinion,
     },
+    light::{LightCamera, Picture, Wanted},
     media::ClipReport,
     message::{
         CameraDetection, CameraReport, CapturedWindow, DeliveryReport, FromWorker, Lost, ModelShape, Record,
@@ -230,9 +232,16 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::History { number: 6, answer: lookback() },
         FromWorker::History {
             number: 7,
-            answer: Answer::Event(Some(Box::new(EventFile { cry: cry(), curve: curve(), threshold: 0.5 }))),
+            answer: Answer::Event(Some(Box::new(EventFile {
+                cry: cry(),
+                curve: curve(),
+                threshold: 0.5,
+                picture: true,
+            }))),
         },
         FromWorker::History { number: 8, answer: Answer::Event(None) },
+        FromWorker::Question { ticket: 9, question: Question::Picture { event_id: "0198c2a1-7000".into() } },
+        FromWorker::History { number: 9, answer: Answer::Picture(picture().ok().map(Box::new)) },
         FromWorker::WantMedia { ticket: 5, camera: "crib".into() },
         FromWorker::OpenClip { clip: 7, camera: "crib".into(), from_us: 1, max_bytes: 2 },
         FromWorker::CloseClip { clip: 7, camera: "crib".into(), until_us: 3 },
@@ -249,12 +258,25 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::WantClip { ticket: 1, event_id: "0198c2a1-7000-7abc-8def-0123456789ab".into() },
         FromWorker::ClipOf { number: 2, found: clip() },
         FromWorker::ClipOf { number: 3, found: Found::Failed("store: locked".into()) },
+        FromWorker::Looking { camera: "crib".into() },
+        FromWorker::Looked { camera: "crib".into(), motion: Some(0.25) },
+        FromWorker::WantPicture { ticket: 4, wanted: wanted_picture() },
+        FromWorker::PictureOf { number: 5, found: picture() },
+        FromWorker::PictureOf { number: 6, found: Err("none yet".into()) },
     ]
 }
 
 fn clip() -> Found {
     let note = Some("the disk was too slow".into());
     Found::Clip(About { format: Format::Mp4, camera: "crib".into(), from_us: 1, until_us: 2, bytes: 3, note })
+}
+
+fn wanted_picture() -> Wanted {
+    Wanted { camera: "crib".into(), near_us: Some(7), score: Some(0.5) }
+}
+
+fn picture() -> Result<Picture, String> {
+    Ok(Picture { time_us: 7, motion: Some(0.25), jpeg: vec![0xff, 0xd8, 0xff].into() })
 }
 
 fn question() -> Question {
@@ -370,11 +392,18 @@ fn to_worker() -> Vec<ToWorker> {
         },
         ToWorker::Record { seq: 3, record: record(RecordKind::Online { at_us }) },
         ToWorker::Record { seq: 4, record: record(RecordKind::Ended { at_us }) },
+        ToWorker::Record { seq: 5, record: record(RecordKind::Motion { at_us, motion: 0.25 }) },
         ToWorker::OpenClip { clip: 7, from_us: 1, max_bytes: 2 },
         ToWorker::CloseClip { clip: 7, until_us: 3 },
         ToWorker::Remember { seconds: 27 },
         ToWorker::WantClip { number: 1, event_id: "e-1".into() },
         ToWorker::ClipOf { ticket: 1, found: clip() },
+        ToWorker::ConfigureLight(vec![LightCamera {
+            camera: "crib".into(),
+            pictures: PicturesConfig::default(),
+        }]),
+        ToWorker::WantPicture { number: 5, wanted: wanted_picture() },
+        ToWorker::PictureOf { ticket: 4, found: picture() },
         ToWorker::Drain,
     ]);
     // What is encoded is decoded to the same message, whatever mutation makes of it afterwards.

@@ -124,6 +124,7 @@ function showCameras() {
 
 const WHAT = {
   "cry.started": "Cry began", "cry.ended": "Cry ended",
+  "motion.started": "Motion began", "motion.ended": "Motion ended",
   "camera.offline": "Camera not heard", "camera.online": "Camera heard again",
 };
 
@@ -133,6 +134,8 @@ function describe(event) {
   if (event.type === "cry.started") parts.push(`${percent(data.score)} sure`);
   if (event.type === "cry.ended") parts.push(`${percent(data.peak_score)} sure at most`, `lasted ${ago(data.duration_s ?? 0)}`);
   if (event.type === "camera.offline") parts.push(data.reason ?? "");
+  if (event.type === "motion.started") parts.push(`${percent(data.motion)} of the picture`);
+  if (event.type === "motion.ended") parts.push(`lasted ${ago(data.duration_s ?? 0)}`);
   if (event.type === "camera.online") parts.push(`away for ${ago(data.duration_s ?? 0)}`);
   return parts.filter(Boolean).join(", ");
 }

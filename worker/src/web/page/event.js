@@ -33,6 +33,7 @@
     $("said-cry").setAttribute("aria-pressed", String(verdict === "cry"));
     $("said-not-cry").setAttribute("aria-pressed", String(verdict === "not_cry"));
     put($("event-said"), verdict ? `Noted ${clock(data.feedback.at)}: this was ${VERDICT[verdict]}.` : "Nobody has said yet what this was.");
+    dispatchEvent(new CustomEvent("nursery:file", { detail: data }));
   }
 
   async function loadEvent() {
