@@ -318,6 +318,43 @@ fn whoever_is_killed_while_a_clip_is_written_every_file_is_whole_or_gone_and_kno
 }
 
 #[test]
+fn a_camera_whose_process_is_sent_home_while_a_clip_is_written_leaves_a_whole_one_and_goes_in_peace() {
+    if let Some(why) = ffmpeg() {
+        skip!("{why}");
+    }
+    let film = RtspCamera::with(Setup { film: film::film(), ..Setup::default() });
+    let plain = RtspCamera::start(Codec::L16);
+    let mut filming = camera("film", film.url());
+    filming["video"] = json!("always");
+    let cameras = [filming, camera("plain", plain.url()), camera("toy", "synthetic:cry")];
+    let service = Service::start(&with_page(config(cameras, []), free_port()));
+    let names = ["film", "plain", "toy"];
+    service.wait_live(&names);
+    [&film, &plain].iter().for_each(|camera| camera.microphone().play(&audio::cry(20.0)));
+    until("a clip of each that is being written", LONG, || {
+        let parts = files(&service).into_iter().filter(|f| f.extension().is_some_and(|e| e == "part"));
+        (parts.count() == names.len()).then_some(())
+    });
+    for name in names {
+        service.must(["restart", &format!("capture:{name}")]);
+    }
+    for name in names {
+        let worker = format!("capture:{name}");
+        let exit = service.wait_for("another process", |s| {
+            let worker = s.workers.iter().find(|w| w.name == worker)?;
+            (worker.restarts > 0).then(|| worker.last_exit.clone())
+        });
+        let said: Vec<String> = service.log().into_iter().filter(|l| l.contains(&worker)).collect();
+        assert_eq!(exit.as_deref(), Some("exit status 0"), "{name}: {}", said.join("\n"));
+    }
+    until("three whole clips", LONG, || {
+        let whole: Vec<PathBuf> =
+            files(&service).into_iter().filter(|f| f.extension().is_some_and(|e| e != "part")).collect();
+        (whole.len() >= 3).then(|| whole.iter().for_each(|file| assert!(probe(file).0 > 1.0)))
+    });
+}
+
+#[test]
 fn clips_never_take_more_of_the_disk_than_they_may() {
     let port = free_port();
     let cameras: Vec<RtspCamera> = (0..3).map(|_| RtspCamera::start(Codec::L16)).collect();

@@ -214,14 +214,14 @@ fn whoever_shakes_no_hands_keeps_nobody_out() {
     let trusted = trusting(&certificate);
     wait_for_page(&trusted, port);
     // More than there are places, all silent.
-    let silent: Vec<TcpStream> = (0..400).filter_map(|_| Client::new(port).connect().ok()).collect();
-    assert!(silent.len() > 160);
+    let silent: Vec<TcpStream> = (0..750).filter_map(|_| Client::new(port).connect().ok()).collect();
+    assert!(silent.len() > 660);
     let begin = Instant::now();
     assert_eq!(ask(&trusted, port, &get("/healthz", "")).unwrap().status, 200);
     let took = begin.elapsed();
-    eprintln!("FIGURE a browser was served {} ms after 400 silent connections", took.as_millis());
+    eprintln!("FIGURE a browser was served {} ms after 750 silent connections", took.as_millis());
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(service.process_of("web").descriptors() < 256);
+    assert!(service.process_of("web").descriptors() < 1024);
     // They are not waited for without end.
     let mut last = silent.last().unwrap();
     last.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
