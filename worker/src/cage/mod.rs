@@ -30,16 +30,6 @@ pub struct Cage {
     report: Report,
 }
 
-/// Has all threads share one heap. The C library gives each one of its own otherwise, and reads a file below /proc when it
-/// gives memory of such a one back for the first time: a call that no role may make, at a moment that nobody chooses.
-fn share_one_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: sets a number inside the allocator, and touches nothing else. Where it is refused all is as it was.
-    unsafe {
-        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
-    }
-}
-
 impl Cage {
     /// Gives all privileges away but that of opening the files of the configuration, wherever they are. To be called first
     /// thing, while there is one thread. `supervisor` is the user at the other end of the socket.
@@ -52,7 +42,6 @@ impl Cage {
         // What a process that gives itself up shows then is found by reading files, which are out of its reach.
         // SAFETY: there is one thread, as the caller promises.
         unsafe { std::env::remove_var("RUST_BACKTRACE") };
-        share_one_heap();
         let mut report = Report::default();
         privileges::give_away(&mut report, supervisor, descriptors);
         Self { report }

@@ -15,10 +15,10 @@ use nursery_shared::cage::{Cage, Guard};
 /// Descriptors: sockets, the store, pipes of programs. A worker needs some dozens.
 pub const DESCRIPTORS: rlim_t = 256;
 
-/// Parts of the heap that threads have to themselves. With as many as there are processors the C library would count
-/// those by reading a file, long after files are out of reach.
+/// Heaps that threads share. With more than one the C library reads a file when a part of one of them is given back for the
+/// first time, and with as many as there are processors another one to count those: both long after files are out of reach.
 #[cfg(target_env = "gnu")]
-const HEAPS: libc::c_int = 16;
+const HEAPS: libc::c_int = 1;
 
 /// Gives everything away and notes what was.
 pub fn give_away(cage: &mut Cage, supervisor: Option<u32>, descriptors: rlim_t) {
