@@ -12,7 +12,10 @@ use serde_json::Value;
 use super::{
     AlertConfig, AlertKind, CameraConfig, Config, MAX_BATCH, MAX_POOL, Source, SourceText, exposure,
 };
-use crate::{line::one_line, secret::Secret};
+use crate::{
+    line::{one_line, shortened},
+    secret::Secret,
+};
 
 /// Files larger than this are not read.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -32,6 +35,9 @@ const UID_BASES: std::ops::RangeInclusive<u32> = 1000..=2_147_000_000;
 /// Most seconds of crying within a minute that may be asked for: babies breathe, and hardly ever cry for more than
 /// half of a minute, so that more would mean never.
 const MAX_SUSTAINED_S: f64 = 30.0;
+
+/// Characters of a message about a configuration. No path that anybody has is as long.
+const LONGEST_PROBLEM: usize = 4_096;
 
 /// A configuration that cannot be used: one line with file, key and remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,18 +68,22 @@ pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
         validate(&mut config, base)?;
         Ok(config)
     };
-    read().map_err(|problem: String| fail(one_line(&problem).into_owned()))
+    read().map_err(|problem: String| fail(told(&problem)))
 }
 
 /// The same for text that is already here; `base` is where relative paths begin.
 pub fn from_json(text: &str, base: &Path) -> Result<Config, String> {
-    // Keys, names and paths of the file are repeated in messages, whatever they hold.
     let read = || {
         let mut config = parse(text)?;
         validate(&mut config, base)?;
         Ok(config)
     };
-    read().map_err(|problem: String| one_line(&problem).into_owned())
+    read().map_err(|problem: String| told(&problem))
+}
+
+/// A problem as people are told of it: keys, names and paths of the file are repeated in it, whatever they hold.
+fn told(problem: &str) -> String {
+    shortened(&one_line(problem), LONGEST_PROBLEM).into_owned()
 }
 
 /// What is written, as it is written.
