@@ -10,11 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{statistics::Delays, system::Which};
 use crate::{
-    farm::{
-        Kind,
-        content::CRY_MS,
-        ledger::Entry,
-    },
+    farm::{Kind, content::CRY_MS, ledger::Entry},
     receiver::{Receiver, Request},
 };
 

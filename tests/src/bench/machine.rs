@@ -18,9 +18,9 @@ impl Machine {
     /// This one.
     pub fn this() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let processor = read("/proc/cpuinfo")
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
+        let processor = read("/proc/cpuinfo").lines().find_map(|line| {
+            line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned())
+        });
         Self {
             processor: processor.unwrap_or_else(|| "unknown".into()),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
@@ -40,8 +40,14 @@ pub fn meminfo(name: &str) -> u64 {
 /// Seconds of all processors since the boot: busy, and all of them.
 pub fn seconds() -> (f64, f64) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<f64> =
-        text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    let fields: Vec<f64> = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|f| f.parse().ok())
+        .collect();
     // user, nice, system, idle, iowait, irq, softirq, steal
     let total: f64 = fields.iter().take(8).sum();
     let idle: f64 = fields.iter().skip(3).take(2).sum();

@@ -30,7 +30,8 @@ impl Mix {
         let mut given = vec![0; self.0.len()];
         let mut kind = self.0[0].0;
         for n in 0..=turn {
-            let behind = |i: usize| (n + 1) as f64 * f64::from(self.0[i].1) / f64::from(total) - f64::from(given[i]);
+            let behind =
+                |i: usize| (n + 1) as f64 * f64::from(self.0[i].1) / f64::from(total) - f64::from(given[i]);
             let next = (0..self.0.len()).max_by(|a, b| behind(*a).total_cmp(&behind(*b)));
             // There is at least one kind.
             let next = next.expect("a kind");
@@ -48,7 +49,10 @@ impl FromStr for Mix {
         let part = |part: &str| {
             let (kind, parts) = part.split_once('=').unwrap_or((part, "1"));
             let parts = parts.parse().ok().filter(|parts| (1..=100).contains(parts));
-            Ok((kind.parse()?, parts.ok_or_else(|| format!("{part:?}: expected KIND=PARTS, such as pcmu=2"))?))
+            Ok((
+                kind.parse()?,
+                parts.ok_or_else(|| format!("{part:?}: expected KIND=PARTS, such as pcmu=2"))?,
+            ))
         };
         text.split(',').map(part).collect::<Result<_, String>>().map(Self)
     }
@@ -72,7 +76,10 @@ mod tests {
         for some in [4, 8, 200] {
             let kinds: Vec<Kind> = (0..some).map(|n| mix.kind(n)).collect();
             let count = |kind| kinds.iter().filter(|k| **k == kind).count() as u32;
-            assert_eq!([count(Kind::Pcmu), count(Kind::Aac), count(Kind::Aac16)], [some / 2, some / 4, some / 4]);
+            assert_eq!(
+                [count(Kind::Pcmu), count(Kind::Aac), count(Kind::Aac16)],
+                [some / 2, some / 4, some / 4]
+            );
         }
         assert_eq!(mix.kind(0), Kind::Pcmu);
         assert!("opus=1".parse::<Mix>().is_err() && "pcmu=0".parse::<Mix>().is_err());

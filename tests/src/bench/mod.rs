@@ -3,6 +3,7 @@
 //! processes, by the farm's ledger of what was sent when, and by the receiver of alerts.
 
 mod alerts;
+pub mod growth;
 mod machine;
 pub mod measure;
 mod mix;
@@ -10,7 +11,10 @@ mod nursery;
 pub mod plot;
 pub mod report;
 mod rival;
+pub mod scale;
+pub mod start;
 mod statistics;
+pub mod sustain;
 mod system;
 mod usage;
 

@@ -108,7 +108,8 @@ impl Page {
         let (low, high) = ends.fold((f64::MAX, f64::MIN), |(low, high), x| (low.min(x), high.max(x)));
         let left = 60.0;
         let (bottom, tall) = (self.height + 190.0, 180.0);
-        let x = |cameras: f64| left + (RIGHT - left) * (cameras.max(1.0).log2() - low) / (high - low).max(1e-9);
+        let x =
+            |cameras: f64| left + (RIGHT - left) * (cameras.max(1.0).log2() - low) / (high - low).max(1e-9);
         let y = |value: f64| bottom - tall * value / top;
         for i in 0..=4 {
             let value = top * f64::from(i) / 4.0;

@@ -63,12 +63,7 @@ const FIGURES: [Figure; 9] = [
         unit: "ms",
         value: |m| m.alerts.onset.map(|d| d.p99),
     },
-    Figure {
-        key: "start_s",
-        title: "start to all cameras live",
-        unit: "s",
-        value: |m| m.readiness.after_s,
-    },
+    Figure { key: "start_s", title: "start to all cameras live", unit: "s", value: |m| m.readiness.after_s },
     Figure {
         key: "processes_per_camera",
         title: "processes per camera",
@@ -117,7 +112,8 @@ pub fn sum_up(all: &[Measurement]) -> BTreeMap<Which, Summary> {
             let spread = Spread::of(whole.iter().filter_map(|m| (figure.value)(m)));
             spread.map(|s| summary.figures.insert(figure.key.into(), s));
             let ratio = |m: &&Measurement| {
-                let beside = |o: &&Measurement| o.system == Which::Nursery && o.round == m.round && measured(o);
+                let beside =
+                    |o: &&Measurement| o.system == Which::Nursery && o.round == m.round && measured(o);
                 Some((figure.value)(m)? / (figure.value)(all.iter().find(beside)?)?)
             };
             let ratios = Spread::of(whole.iter().filter_map(ratio));

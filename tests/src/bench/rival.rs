@@ -58,8 +58,7 @@ impl Rival {
         let need = |what: &Option<PathBuf>, option: &str| {
             what.clone().ok_or_else(|| format!("{} needs {option}", which.as_str()))
         };
-        let (python, onnx) =
-            (need(&setup.rivals.python, "--python")?, need(&setup.rivals.onnx, "--onnx")?);
+        let (python, onnx) = (need(&setup.rivals.python, "--python")?, need(&setup.rivals.onnx, "--onnx")?);
         let dir = TempDir::new();
         let (list, errors) = (dir.join("cameras.json"), dir.join("errors.log"));
         let text = serde_json::to_string(setup.cameras).expect("JSON");
@@ -135,7 +134,10 @@ impl System for Rival {
         drop(self);
         for process in left {
             if process.signal(Signal::SIGKILL) {
-                eprintln!("  left behind: {}", String::from_utf8_lossy(&process.arguments()).replace('\0', " "));
+                eprintln!(
+                    "  left behind: {}",
+                    String::from_utf8_lossy(&process.arguments()).replace('\0', " ")
+                );
             }
         }
     }

@@ -60,6 +60,11 @@ impl Accounts {
             .collect()
     }
 
+    /// Seconds of processor of all of them since they began.
+    pub fn total_s(&self) -> f64 {
+        self.0.values().map(|account| account.own + account.ended).sum::<u64>() as f64 / per_second()
+    }
+
     /// Seconds of processor of one process without its children.
     pub fn alone(process: Process) -> f64 {
         ticks(process).map_or(0.0, |(own, _)| own as f64 / per_second())

@@ -118,8 +118,7 @@ mod tests {
     #[test]
     fn whoever_reads_late_gets_whole_packets_in_order_and_the_rest_is_dropped() {
         let (mut backlog, mut socket) = (Backlog::default(), Socket { room: 150, taken: Vec::new() });
-        let fates: Vec<Fate> =
-            (0..=255).map(|n| backlog.packet(&mut socket, &[n; 100]).unwrap()).collect();
+        let fates: Vec<Fate> = (0..=255).map(|n| backlog.packet(&mut socket, &[n; 100]).unwrap()).collect();
         assert_eq!(fates[..3], [Fate::Sent, Fate::Waits, Fate::Waits]);
         assert_eq!(fates[255], Fate::Dropped);
         let kept = fates.iter().filter(|f| **f != Fate::Dropped).count();

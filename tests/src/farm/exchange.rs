@@ -55,8 +55,7 @@ impl Exchange {
                 match text {
                     Some(text) => {
                         let base = request.uri.trim_end_matches('/');
-                        let headers =
-                            format!("Content-Type: application/sdp\r\nContent-Base: {base}/\r\n");
+                        let headers = format!("Content-Type: application/sdp\r\nContent-Base: {base}/\r\n");
                         self.reply(out, "200 OK", &headers, &text);
                     }
                     None => self.reply(out, "404 Not Found", "", ""),
@@ -203,7 +202,10 @@ mod tests {
         let mut exchange = Exchange::default();
         let base = "rtsp://127.0.0.1:1/pcmu/007";
         let (text, _) = ask(&mut exchange, &format!("DESCRIBE {base} RTSP/1.0\r\nCSeq: 2\r\n\r\n"));
-        assert!(text.starts_with("RTSP/1.0 200 OK\r\nCSeq: 2\r\n") && text.ends_with("a=audio\r\n"), "{text}");
+        assert!(
+            text.starts_with("RTSP/1.0 200 OK\r\nCSeq: 2\r\n") && text.ends_with("a=audio\r\n"),
+            "{text}"
+        );
         let (text, _) = ask(&mut exchange, "DESCRIBE rtsp://127.0.0.1:1/opus/1 RTSP/1.0\r\n\r\n");
         assert!(text.contains("404"), "{text}");
         let (text, wish) = ask(&mut exchange, &format!("PLAY {base} RTSP/1.0\r\n\r\n"));

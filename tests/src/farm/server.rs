@@ -86,11 +86,8 @@ impl<W: Write> Farm<W> {
     /// Prepares what is sent and listens on a free loopback port. The error is one line.
     pub fn listen(options: &Options, ledger: W) -> Result<Self, String> {
         let text = |e: io::Error| format!("the farm's port: {e}");
-        let streams: Result<Vec<_>, String> = options
-            .kinds
-            .iter()
-            .map(|kind| Ok((*kind, Stream::prepare(*kind, &options.cache)?)))
-            .collect();
+        let streams: Result<Vec<_>, String> =
+            options.kinds.iter().map(|kind| Ok((*kind, Stream::prepare(*kind, &options.cache)?))).collect();
         let streams = streams?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
         listener.set_nonblocking(true).map_err(text)?;

@@ -133,8 +133,9 @@ impl Stream {
             });
             return Ok(Self::assemble(kind, description, units));
         }
-        let packets =
-            pcm.chunks_exact(kind.samples()).map(|packet| packet.iter().map(|sample| mu_law(*sample)).collect());
+        let packets = pcm
+            .chunks_exact(kind.samples())
+            .map(|packet| packet.iter().map(|sample| mu_law(*sample)).collect());
         let description = "m=audio 0 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n".to_owned();
         Ok(Self::assemble(kind, description, packets))
     }
