@@ -13,8 +13,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "golden")]
+from common import PIECE, WINDOW  # noqa: E402
 from common.crying import COOLDOWN_S, SMOOTHED, Crying  # noqa: E402
-from common.model import PIECE, Model  # noqa: E402
+from common.model import Model  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -23,7 +24,6 @@ from front_end import features as reference_features  # noqa: E402
 from signal_generator import golden_signal  # noqa: E402
 
 TOLERANCE = 1e-4
-WINDOW = 20 * PIECE
 
 
 def recording(path):

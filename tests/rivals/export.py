@@ -1,12 +1,12 @@
-"""Exports a weights file of nursery to the one ONNX file that all rivals load.
+"""Exports a weights file of nursery to the ONNX file that all rivals load.
 
     python3 -m venv /tmp/onnx && /tmp/onnx/bin/pip install -r tests/onnx/requirements.txt
     /tmp/onnx/bin/python tests/rivals/export.py models/weights/nursery.safetensors /tmp/nursery.onnx
 
 Inputs: features [streams, frames, mels, 2] with any even number of frames, and what the network remembers of each
 stream, memories [streams, values], zeros where it begins. Outputs: probabilities [streams, frames / 2], calibrated as
-nursery's own are, and the new memories. The description of front end and operating point travels in the file's
-metadata under the key "nursery".
+nursery's own are, and the new memories. The weights' description, with the definition of the front end and the
+operating point, goes to a file beside it, here /tmp/nursery.json.
 """
 
 import argparse
@@ -64,11 +64,8 @@ def main():
         warnings.simplefilter("ignore")
         torch.onnx.export(network, example, options.onnx, dynamo=False, opset_version=17, dynamic_axes=dynamic,
                           input_names=["features", "memories"], output_names=["probabilities", "next_memories"])
-    model = onnx.load(options.onnx)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "nursery", json.dumps(description)
-    onnx.checker.check_model(model)
-    onnx.save(model, options.onnx)
+    onnx.checker.check_model(onnx.load(options.onnx))
+    Path(options.onnx).with_suffix(".json").write_text(json.dumps(description, indent=1) + "\n")
     print(f"{options.onnx}: {Path(options.onnx).stat().st_size / 1024:.0f} KiB")
 
 

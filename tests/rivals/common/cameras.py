@@ -6,11 +6,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from .model import PIECE
+from . import RATE, WINDOW
 
-RATE = 16_000
-# One second. (The NVR that pipes takes after has 0.975 s, that is 39 frames; this network takes them in pairs.)
-WINDOW = 20 * PIECE
 RETRY_S = 1.0
 
 

@@ -43,13 +43,15 @@ class FrontEnd:
         return out
 
     def band_powers(self, states, samples):
-        streams, n = samples.shape
         extended = np.concatenate([states[:, :self.past], samples], axis=1, dtype=np.float32)
-        states[:, :self.past] = extended[:, n:]
+        states[:, :self.past] = extended[:, samples.shape[1]:]
         frames = np.lib.stride_tricks.sliding_window_view(extended, self.frame, axis=1)[:, ::self.step]
-        spectrum = np.fft.rfft(frames * self.window, axis=2)
-        power = np.square(spectrum.real) + np.square(spectrum.imag)
-        return power.reshape(-1, power.shape[2]).dot(self.filters).reshape(streams, -1, self.mels)
+        out = np.empty((*frames.shape[:2], self.mels), np.float32)
+        # One stream after the other: what a spectrogram needs stays in the processor's cache.
+        for part, powers in zip(frames, out):
+            spectrum = np.fft.rfft(part * self.window)
+            np.dot(np.square(spectrum.real) + np.square(spectrum.imag), self.filters, out=powers)
+        return out
 
     def averages(self, states, levels):
         """Each level's moving average after each frame. It begins as a plain mean: the n-th frame moves it by at

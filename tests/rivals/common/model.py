@@ -1,10 +1,9 @@
-"""Front end and network of a file that export.py wrote: windows of several streams in, probabilities out."""
-
-import json
+"""Front end and network from the files that export.py wrote: windows of several streams in, probabilities out."""
 
 import numpy as np
 import onnxruntime
 
+from .description import description
 from .front_end import FrontEnd
 
 
@@ -17,22 +16,16 @@ class Model:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        description = json.loads(self.session.get_modelmeta().custom_metadata_map["nursery"])
-        self.front_end = FrontEnd(description["front_end"])
-        self.threshold = description["threshold"]
+        self.front_end = FrontEnd(description(path)["front_end"])
         self.state_len = self.front_end.state_len + self.session.get_inputs()[1].shape[1]
 
     def fresh(self, streams):
         return np.zeros((streams, self.state_len), np.float32)
 
     def score(self, states, samples):
-        """Probabilities [streams, scores] of int16 samples [streams, n], where n is a multiple of PIECE. The rows of
+        """Probabilities [streams, scores] of int16 samples [streams, n], n a multiple of PIECE. The rows of
         `states` are carried on."""
         ear = self.front_end.state_len
         features = self.front_end.features(states[:, :ear], samples)
         probabilities, states[:, ear:] = self.session.run(None, {"features": features, "memories": states[:, ear:]})
         return probabilities
-
-
-# Samples of one score: two frames of 25 ms.
-PIECE = 800

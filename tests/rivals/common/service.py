@@ -10,9 +10,9 @@ import time
 import urllib.request
 from datetime import datetime, timezone
 
-from .cameras import RATE
+from . import PIECE, RATE
 from .crying import Crying
-from .model import PIECE
+from .description import description
 
 STATS_S = 2.0
 # Windows whose scores come later than this after their last sample are counted as late.
@@ -31,16 +31,15 @@ class Service:
         self.arguments = parser.parse_args()
         with open(self.arguments.cameras) as file:
             self.cameras = json.load(file)
+        threshold = self.arguments.threshold
+        if threshold is None:
+            threshold = description(self.arguments.model)["threshold"]
+        self.crying = [Crying(threshold) for _ in self.cameras]
         self.lock = threading.Lock()
         self.counts = {"windows": 0, "dropped": 0, "late": 0, "scored_s": 0.0}
         self.live = set()
         self.alerts = queue.Queue(ALERTS_WAITING)
         threading.Thread(target=self.deliver, daemon=True).start()
-
-    def listen_for_crying(self, threshold):
-        """To be called before the first `scored`, with the model's threshold."""
-        chosen = self.arguments.threshold
-        self.crying = [Crying(threshold if chosen is None else chosen) for _ in self.cameras]
 
     def scored(self, camera, received, probabilities):
         """Takes the probabilities of a camera's next window; from one thread at a time for each camera."""
@@ -85,14 +84,16 @@ class Service:
             counts = dict(self.counts)
         say(event="stats", **counts | {"scored_s": round(counts["scored_s"], 3)})
 
-    def run(self, start, stop):
-        """Calls `start`, then prints the totals until SIGTERM or SIGINT, then calls `stop`."""
+    def run(self, start, stop, look_after=lambda: None):
+        """Calls `start`, then prints the totals until SIGTERM or SIGINT, then calls `stop`. In between, `look_after`
+        is called every two seconds."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             start()
             while True:
                 time.sleep(STATS_S)
                 self.say_stats()
+                look_after()
         except KeyboardInterrupt:
             pass
         finally:
