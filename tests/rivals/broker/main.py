@@ -30,9 +30,7 @@ LOST_S = 10.0
 class Dispatcher:
     """Windows to tasks, at most one of each camera at a time."""
 
-    def __init__(self, service):
-        import tasks
-
+    def __init__(self, service, tasks):
         self.service, self.tasks = service, tasks
         self.store = tasks.connect()
         self.lock = threading.Lock()
@@ -90,35 +88,55 @@ class Dispatcher:
                 self.send(following)
 
 
-def wait_for(server, store):
-    for _ in range(100):
-        try:
-            return store.ping()
-        except redis.ConnectionError:
-            if server.poll() is not None:
-                break
-            time.sleep(0.1)
-    sys.exit("redis-server does not start")
+class Redis:
+    """A server that keeps nothing on disk and listens on a socket in `folder` only."""
+
+    def __init__(self, folder):
+        self.folder, self.socket = folder, f"{folder}/redis.sock"
+
+    def __enter__(self):
+        command = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--dir", self.folder, "--save", "",
+                   "--appendonly", "no", "--loglevel", "warning"]
+        self.process = subprocess.Popen(command, stdout=sys.stderr)
+        client = redis.Redis(unix_socket_path=self.socket)
+        while True:
+            try:
+                client.ping()
+                return self
+            except redis.ConnectionError:
+                if self.process.poll() is not None:
+                    sys.exit("redis-server does not start, see above")
+                time.sleep(0.05)
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
 
 
 class Pool:
-    """Celery with its processes."""
+    """Celery with its processes, as many as there are cores."""
 
-    def __init__(self):
-        self.start()
+    def __init__(self, tasks):
+        self.tasks = tasks
 
-    def start(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "--app", "tasks", "--quiet", "worker", "--pool", "prefork",
-             "--concurrency", str(len(os.sched_getaffinity(0))), "--optimization", "fair", "--loglevel", "warning",
-             "--without-gossip", "--without-mingle", "--without-heartbeat"], cwd=HERE, stdout=sys.stderr)
+    def __enter__(self):
+        self.begin()
+        while not self.tasks.app.control.ping(timeout=0.5):
+            self.replace_dead()
+        return self
+
+    def begin(self):
+        command = [sys.executable, "-m", "celery", "--app", "tasks", "--quiet", "worker", "--pool", "prefork",
+                   "--concurrency", str(len(os.sched_getaffinity(0))), "--optimization", "fair", "--loglevel",
+                   "warning", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        self.process = subprocess.Popen(command, cwd=HERE, stdout=sys.stderr)
 
     def replace_dead(self):
         if self.process.poll() is not None:
             print(f"celery has ended ({self.process.returncode}), once more", file=sys.stderr)
-            self.start()
+            self.begin()
 
-    def stop(self):
+    def __exit__(self, *_):
         # It ends its processes when their tasks are done.
         self.process.terminate()
         try:
@@ -130,28 +148,15 @@ class Pool:
 
 def main():
     service = Service()
-    with tempfile.TemporaryDirectory(prefix="broker-") as folder:
-        path = f"{folder}/redis.sock"
-        server = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--dir", folder, "--save", "",
-                                   "--appendonly", "no", "--loglevel", "warning"], stdout=sys.stderr)
-        os.environ |= {"RIVAL_REDIS": path, "RIVAL_MODEL": os.path.abspath(service.arguments.model)}
+    with service, tempfile.TemporaryDirectory(prefix="broker-") as folder, Redis(folder) as server:
+        os.environ |= {"RIVAL_REDIS": server.socket, "RIVAL_MODEL": os.path.abspath(service.arguments.model)}
         sys.path.insert(0, str(HERE))
-        dispatcher = Dispatcher(service)
-        wait_for(server, dispatcher.store)
-        pool = Pool()
-        cameras = windows(service.cameras, dispatcher.take)
+        import tasks
 
-        def start():
-            threading.Thread(target=dispatcher.collect, daemon=True).start()
-            cameras.start()
-
-        def stop():
-            cameras.stop()
-            pool.stop()
-            server.terminate()
-            server.wait()
-
-        service.run(start, stop, pool.replace_dead)
+        dispatcher = Dispatcher(service, tasks)
+        threading.Thread(target=dispatcher.collect, daemon=True).start()
+        with Pool(tasks) as pool, windows(service.cameras, dispatcher.take):
+            service.run(pool.replace_dead)
 
 
 if __name__ == "__main__":

@@ -42,14 +42,14 @@ class Cameras:
         self.lock = threading.Lock()
         self.processes = {}
 
-    def start(self):
+    def __enter__(self):
         for number in range(len(self.cameras)):
             threading.Thread(target=self.keep, args=[number], daemon=True).start()
+        return self
 
     def keep(self, number):
         camera = self.cameras[number]
-        command = ffmpeg(camera["url"], *self.output(number))
-        while process := self.spawn(number, command):
+        while process := self.spawn(number, ffmpeg(camera["url"], *self.output(number))):
             self.attend(number, process)
             process.stdout.close()
             process.kill()
@@ -66,7 +66,7 @@ class Cameras:
             self.processes[number] = process
             return process
 
-    def stop(self):
+    def __exit__(self, *_):
         with self.lock:
             self.ending.set()
         for process in self.processes.values():

@@ -84,23 +84,29 @@ class Service:
             counts = dict(self.counts)
         say(event="stats", **counts | {"scored_s": round(counts["scored_s"], 3)})
 
-    def run(self, start, stop, look_after=lambda: None):
-        """Calls `start`, then prints the totals until SIGTERM or SIGINT, then calls `stop`. In between, `look_after`
-        is called every two seconds."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            start()
-            while True:
-                time.sleep(STATS_S)
-                self.say_stats()
-                look_after()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
-            stop()
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        return self
+
+    def __exit__(self, kind, *_):
+        self.say_stats()
+        return kind is KeyboardInterrupt
+
+    def run(self, look_after=lambda: None):
+        """Prints the totals, and calls `look_after`, every two seconds; SIGTERM or SIGINT leave the `with` around
+        it."""
+        while True:
+            time.sleep(STATS_S)
             self.say_stats()
+            look_after()
+
+
+def end(*_):
+    # Whoever asks twice must not interrupt what the first signal has begun.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def say(**event):

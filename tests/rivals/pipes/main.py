@@ -40,13 +40,9 @@ def main():
             for window, probabilities in batches.score_next(waiting):
                 service.scored(window.camera, window.received, probabilities)
 
-    cameras = windows(service.cameras, take)
-
-    def start():
-        threading.Thread(target=infer, daemon=True).start()
-        cameras.start()
-
-    service.run(start, cameras.stop)
+    threading.Thread(target=infer, daemon=True).start()
+    with service, windows(service.cameras, take):
+        service.run()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ def work(path, cameras, waiting, results):
     # Ctrl-C reaches all processes; the main one ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     batches = Batches(Model(path), cameras)
+    # Nothing scored, but ready.
+    results.put([])
     while True:
         results.put([(window.camera, window.received, scores) for window, scores in batches.score_next(waiting)])
 
@@ -40,18 +42,26 @@ class Workers:
         # Not fork: the main process has threads, and those of its locks that are taken would stay so in the child.
         self.context = multiprocessing.get_context("spawn")
         self.model, self.cameras = model, cameras
+        self.count = len(os.sched_getaffinity(0))
         self.results = self.context.Queue()
-        self.workers = [self.begin() for _ in range(len(os.sched_getaffinity(0)))]
+        self.workers = []
+
+    def __enter__(self):
+        for _ in range(self.count):
+            self.workers.append(self.begin())
+        for _ in self.workers:
+            self.results.get()
+        return self
 
     def begin(self):
-        waiting = self.context.Queue(WAITING_PER_CAMERA * self.cameras)
+        waiting = self.context.Queue(WAITING_PER_CAMERA * -(-self.cameras // self.count))
         arguments = (self.model, self.cameras, waiting, self.results)
         process = self.context.Process(target=work, args=arguments, daemon=True)
         process.start()
         return process, waiting
 
     def put(self, window):
-        self.workers[window.camera % len(self.workers)][1].put_nowait(window)
+        self.workers[window.camera % self.count][1].put_nowait(window)
 
     def replace_dead(self):
         """With a new queue: a process may have died while it held the old one's lock."""
@@ -60,7 +70,7 @@ class Workers:
                 print(f"worker {number} has ended ({process.exitcode}), a new one begins", file=sys.stderr)
                 self.workers[number] = self.begin()
 
-    def stop(self):
+    def __exit__(self, *_):
         for process, _ in self.workers:
             process.kill()
             process.join()
@@ -81,17 +91,9 @@ def main():
             for scored in workers.results.get():
                 service.scored(*scored)
 
-    cameras = windows(service.cameras, take)
-
-    def start():
+    with service, workers, windows(service.cameras, take):
         threading.Thread(target=collect, daemon=True).start()
-        cameras.start()
-
-    def stop():
-        cameras.stop()
-        workers.stop()
-
-    service.run(start, stop, workers.replace_dead)
+        service.run(workers.replace_dead)
 
 
 if __name__ == "__main__":

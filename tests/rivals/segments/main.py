@@ -81,30 +81,26 @@ def main():
 
     # In memory where there is such a place, so that no disk is worn.
     place = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="segments-", dir=place, ignore_cleanup_errors=True) as folder:
-        folders = [Path(folder) / str(number) for number in range(len(detections))]
-        for path in folders:
-            path.mkdir()
+    temporary = tempfile.TemporaryDirectory(prefix="segments-", dir=place, ignore_cleanup_errors=True)
+    folders = [Path(temporary.name) / str(number) for number in range(len(detections))]
+    for folder in folders:
+        folder.mkdir()
 
-        def output(number):
-            return ["-c:a", "copy", "-f", "segment", "-segment_time", str(SEGMENT_S), "-segment_format", "matroska",
-                    "-segment_list", "pipe:1", "-segment_list_type", "flat", "-reset_timestamps", "1",
-                    str(folders[number] / f"{time.time_ns()}-%06d.mka")]
+    def output(number):
+        return ["-c:a", "copy", "-f", "segment", "-segment_time", str(SEGMENT_S), "-segment_format", "matroska",
+                "-segment_list", "pipe:1", "-segment_list_type", "flat", "-reset_timestamps", "1",
+                str(folders[number] / f"{time.time_ns()}-%06d.mka")]
 
-        def attend(number, process):
-            first = True
-            for line in process.stdout:
-                detections[number].take(folders[number] / line.decode().strip(), time.time(), first)
-                first = False
+    def attend(number, process):
+        first = True
+        for line in process.stdout:
+            detections[number].take(folders[number] / line.decode().strip(), time.time(), first)
+            first = False
 
-        cameras = Cameras(service.cameras, output, attend)
-
-        def start():
-            for detection in detections:
-                threading.Thread(target=detection.run, daemon=True).start()
-            cameras.start()
-
-        service.run(start, cameras.stop)
+    for detection in detections:
+        threading.Thread(target=detection.run, daemon=True).start()
+    with service, temporary, Cameras(service.cameras, output, attend):
+        service.run()
 
 
 if __name__ == "__main__":
