@@ -7,6 +7,7 @@ against the reference network in double precision over the same audio. Fails whe
 """
 
 import argparse
+import queue
 import sys
 import wave
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "golden")]
 from common import PIECE, WINDOW  # noqa: E402
+from common.batches import Batches  # noqa: E402
+from common.cameras import Window  # noqa: E402
 from common.crying import COOLDOWN_S, SMOOTHED, Crying  # noqa: E402
 from common.model import Model  # noqa: E402
 
@@ -69,6 +72,21 @@ def in_odd_pieces(model, signals):
     return np.concatenate(out, 1)
 
 
+def through_a_queue(model, signals):
+    """As pipes and queues do it: windows of all streams, some of them several ahead of others."""
+    batches, waiting, out = Batches(model, len(signals)), queue.Queue(), [[] for _ in signals]
+    # What an earlier connection has left.
+    batches.states[:] = 1.0
+    ahead = [(n // WINDOW + 2 * (camera % 3), camera, n) for camera in range(len(signals))
+             for n in range(0, signals.shape[1], WINDOW)]
+    for _, camera, n in sorted(ahead):
+        waiting.put(Window(camera, 0.0, n == 0, signals[camera, n:n + WINDOW].tobytes()))
+    while batches.held or not waiting.empty():
+        for window, scores in batches.score_next(waiting):
+            out[window.camera].append(scores)
+    return np.stack([np.concatenate(scores) for scores in out])
+
+
 def check_decision():
     """Alerts begin when the average does, and not again before the cooldown is over."""
     crying, quiet, loud = Crying(0.5), np.zeros(20, np.float32), np.ones(20, np.float32)
@@ -103,6 +121,7 @@ def main():
     differences = {
         "features": difference_of_features(model, signals, wanted),
         "scores in windows, all streams in one batch": np.abs(in_windows(model, signals) - probabilities).max(),
+        "scores in windows that waited in a queue": np.abs(through_a_queue(model, signals) - probabilities).max(),
         "scores in odd pieces, one stream": np.abs(in_odd_pieces(model, signals) - probabilities[:1]).max(),
     }
     print(f"{len(signals)} streams of {wanted.shape[1]} frames; highest probability {probabilities.max():.3f}")

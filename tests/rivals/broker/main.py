@@ -22,6 +22,7 @@ from common.service import Service  # noqa: E402
 
 import numpy as np  # noqa: E402
 import redis  # noqa: E402
+from kombu.exceptions import OperationalError  # noqa: E402
 
 # A task that has not come back after this time was lost with the process that had it.
 LOST_S = 10.0
@@ -64,9 +65,13 @@ class Dispatcher:
         self.numbers[window.camera] += 1
 
     def send(self, window):
-        self.store.set(self.tasks.window_key(window.camera), window.pcm)
         arguments = (window.camera, self.numbers[window.camera], window.first)
-        self.tasks.score.apply_async(arguments, expires=LOST_S)
+        try:
+            self.store.set(self.tasks.window_key(window.camera), window.pcm)
+            self.tasks.score.apply_async(arguments, expires=LOST_S)
+        except (redis.RedisError, OperationalError) as error:
+            # It counts as lost in a while.
+            print(f"no task could be sent: {error}", file=sys.stderr)
 
     def collect(self):
         while True:
@@ -94,10 +99,18 @@ class Redis:
     def __init__(self, folder):
         self.folder, self.socket = folder, f"{folder}/redis.sock"
 
-    def __enter__(self):
+    def begin(self):
         command = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--dir", self.folder, "--save", "",
                    "--appendonly", "no", "--loglevel", "warning"]
         self.process = subprocess.Popen(command, stdout=sys.stderr)
+
+    def replace_dead(self):
+        if self.process.poll() is not None:
+            print(f"redis-server has ended ({self.process.returncode}), once more", file=sys.stderr)
+            self.begin()
+
+    def __enter__(self):
+        self.begin()
         client = redis.Redis(unix_socket_path=self.socket)
         while True:
             try:
@@ -156,7 +169,7 @@ def main():
         dispatcher = Dispatcher(service, tasks)
         threading.Thread(target=dispatcher.collect, daemon=True).start()
         with Pool(tasks) as pool, windows(service.cameras, dispatcher.take):
-            service.run(pool.replace_dead)
+            service.run(lambda: (server.replace_dead(), pool.replace_dead()))
 
 
 if __name__ == "__main__":
