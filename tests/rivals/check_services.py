@@ -164,8 +164,8 @@ def exercise(rival, receiver, names):
     again = rival.stats()["windows"]
     rival.until(lambda: rival.stats()["windows"] >= again + 6, "the cameras are heard again", 40)
     require(len(receiver.alerts) == len(names), f"more alerts than one of each camera: {receiver.alerts}")
-    return (f"live after {live_s:.1f} s; {100 * cost / heard:.1f} % of a core and {memory / len(names):.0f} MiB per camera; "
-            f"alerts at most {1000 * latency:.0f} ms after the last sample; {rival.stats()}")
+    return (f"live after {live_s:.1f} s; {100 * cost / heard:.1f} % of a core and {memory / len(names):.0f} MiB per "
+            f"camera; alerts at most {1000 * latency:.0f} ms after the last sample; {rival.stats()}")
 
 
 def check(name, options, cameras, names):
