@@ -27,7 +27,7 @@ from front_end import features as reference_features  # noqa: E402
 from signal_generator import golden_signal  # noqa: E402
 
 TOLERANCE = 1e-4
-TOLERANCE_OF_LOG_ODDS = 1e-3
+TOLERANCE_OF_LOG_ODDS = 1e-2
 
 
 def recording(path):
