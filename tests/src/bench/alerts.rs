@@ -128,11 +128,15 @@ pub fn judge(
 ) -> Alerts {
     let came: Vec<Alert> =
         receiver.requests().iter().filter_map(|request| Alert::read(which, request, clocks)).collect();
-    let (mut onsets, mut sessions): (Vec<(String, i64)>, HashMap<String, Vec<Session>>) = Default::default();
+    let (mut onsets, mut heard_late): (Vec<(String, i64)>, Vec<(String, i64)>) = Default::default();
+    let mut sessions: HashMap<String, Vec<Session>> = HashMap::new();
     for entry in ledger {
         match entry {
-            Entry::Started { kind, camera, at_us, .. } => {
+            Entry::Started { kind, camera, at_us, crying, .. } => {
                 let Some(name) = names.get(&(*kind, *camera)) else { continue };
+                if *crying {
+                    heard_late.push((name.clone(), *at_us));
+                }
                 let session = Session { kind: *kind, started_us: *at_us };
                 sessions.entry(name.clone()).or_default().push(session);
             }
@@ -153,14 +157,16 @@ pub fn judge(
     };
     let mut alerts = Alerts::default();
     let mut used = vec![false; came.len()];
-    for (camera, onset_us) in onsets {
+    let counted = onsets.into_iter().map(|cry| (cry, true));
+    // Alerts of cries whose beginning nobody heard are neither expected nor unfounded.
+    for ((camera, onset_us), counts) in counted.chain(heard_late.into_iter().map(|cry| (cry, false))) {
         let of_it = |alert: &Alert| {
             alert.camera == camera && (onset_us..onset_us + LATEST_US).contains(&alert.arrived_us)
         };
         let mut found: Vec<usize> = (0..came.len()).filter(|&n| of_it(&came[n])).collect();
         found.sort_by_key(|&n| came[n].arrived_us);
         found.iter().for_each(|&n| used[n] = true);
-        if !(from_us..to_us).contains(&onset_us) {
+        if !counts || !(from_us..to_us).contains(&onset_us) {
             continue;
         }
         alerts.cries += 1;

@@ -109,6 +109,12 @@ impl Measurement {
         self.counters.scored_s / self.sent_s
     }
 
+    /// More than one in a hundred windows was scored more than half a second after its last sample.
+    fn is_late(&self) -> bool {
+        let counted = self.counters.late.is_some_and(|late| late * 100 > self.counters.windows);
+        counted || self.window_latency_ms.is_some_and(|(_, p99)| p99 > 500.0)
+    }
+
     /// Why this was not bearable; nothing where it was.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
@@ -121,11 +127,14 @@ impl Measurement {
         if self.seconds == 0.0 {
             return complaints;
         }
+        if self.counters.restarts > 0 {
+            complaints.push(format!("{} processes died", self.counters.restarts));
+        }
         if self.counters.dropped > 0 {
             complaints.push(format!("{} windows dropped", self.counters.dropped));
         }
-        if self.counters.late.is_some_and(|late| late > 0) {
-            complaints.push(format!("{} windows late", self.counters.late.unwrap_or(0)));
+        if self.is_late() {
+            complaints.push("over 1 % of the windows scored more than 0.5 s late".into());
         }
         // Windows that are under way at the beginning and the end make up for each other but for a few.
         if self.scored_share() < 0.97 {

@@ -75,7 +75,7 @@ pub struct Counters {
     pub windows: u64,
     /// Windows that were given up.
     pub dropped: u64,
-    /// Windows that were scored late, where the system counts them.
+    /// Windows that were scored more than half a second after their last sample, where the system counts them.
     pub late: Option<u64>,
     /// Seconds of audio that were scored.
     pub scored_s: f64,

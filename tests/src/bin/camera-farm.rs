@@ -33,7 +33,7 @@ struct Cli {
     /// Niceness to ask for: other machines would not wait for those that listen to them
     #[arg(long, default_value_t = -10, allow_hyphen_values = true)]
     nice: i32,
-    /// End when standard input does
+    /// End when standard input, a pipe, does
     #[arg(long)]
     until_input_ends: bool,
 }

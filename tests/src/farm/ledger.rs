@@ -18,7 +18,8 @@ pub enum Entry {
         nice: i32,
     },
     /// A client plays. Its first packet, sent now, was recorded in the period before.
-    Started { session: u64, kind: Kind, camera: u32, at_us: i64, loop_s: f64 },
+    /// `crying`: a cry that has no entry of its own, since it began before, goes on.
+    Started { session: u64, kind: Kind, camera: u32, at_us: i64, crying: bool },
     /// The first sample of a cry was sent.
     Cry { session: u64, kind: Kind, camera: u32, at_us: i64 },
     /// A client has gone, or plays no longer.

@@ -21,7 +21,6 @@ use nursery_shared::timestamp;
 
 use super::{
     client::Client,
-    content::LOOP_MS,
     exchange::Wish,
     lateness::Lateness,
     ledger::{Counts, Entry},
@@ -120,7 +119,8 @@ impl<W: Write> Farm<W> {
     pub fn run(&mut self, ends: &[BorrowedFd<'_>]) -> Result<(), String> {
         for end in ends {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, END);
-            self.epoll.add(end, event).map_err(|e| format!("epoll: {e}"))?;
+            let added = self.epoll.add(end, event);
+            added.map_err(|e| format!("what tells the end is no pipe, and cannot be waited for: {e}"))?;
         }
         let mut events = [EpollEvent::empty(); 128];
         loop {
@@ -217,7 +217,7 @@ impl<W: Write> Farm<W> {
             self.lateness.add(late_ns / 1000);
             session.counts.late += u64::from(late_ns / 1000 > LATE_US);
             let first = session.is_at_its_first();
-            let onset = prepared.has_onset(session.next);
+            let (onset, crying) = (prepared.has_onset(session.next), prepared.goes_on_crying(session.next));
             if now_ns >= session.next_report_ns {
                 session.next_report_ns = now_ns + REPORT_EVERY.as_nanos() as u64;
                 let begun_us = timestamp::now_us() - kind.period_us() as i64;
@@ -239,8 +239,7 @@ impl<W: Write> Farm<W> {
             self.watch_for_room(due.place as usize)?;
             let (session, at_us) = (due.session, timestamp::now_us());
             if first {
-                let loop_s = LOOP_MS as f64 / 1000.0;
-                self.tell(&Entry::Started { session, kind, camera, at_us, loop_s })?;
+                self.tell(&Entry::Started { session, kind, camera, at_us, crying })?;
             }
             if onset {
                 self.tell(&Entry::Cry { session, kind, camera, at_us })?;

@@ -205,6 +205,13 @@ impl Stream {
         self.onsets.contains(&place)
     }
 
+    /// True where the baby has begun to cry before packet `n`, and still does.
+    pub fn goes_on_crying(&self, n: u64) -> bool {
+        let place = (n % self.len() as u64) as u32;
+        let lasting = (content::samples(content::CRY_MS, self.kind.rate()) / self.kind.samples()) as u32;
+        self.onsets.iter().any(|onset| (onset + 1..=onset + lasting).contains(&place))
+    }
+
     /// Packet `n`, stamped: patched where it lies, for nobody else needs it at the same time.
     pub fn packet(&mut self, n: u64, stamp: Stamp) -> &[u8] {
         let place = (n % self.len() as u64) as usize;
