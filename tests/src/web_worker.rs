@@ -75,8 +75,13 @@ pub struct WebWorker {
 }
 
 impl WebWorker {
-    /// Starts it, and answers what it asks.
+    /// Starts it, and answers what it asks: one camera, and no events.
     pub fn start() -> Self {
+        Self::showing(status(), Some(Vec::new()))
+    }
+
+    /// Starts it, and answers what it asks with this, see [`Shown`].
+    pub fn showing(status: Status, events: Option<Vec<StoredEvent>>) -> Self {
         let port = free_port();
         let text = format!(
             r#"{{"cameras": [{{"name": "crib", "source": "synthetic:cry"}}], "web": {{"listen": "127.0.0.1:{port}"}}}}"#
@@ -88,7 +93,7 @@ impl WebWorker {
         };
         assert!(say(&mut socket, &ToWorker::ConfigureWeb(config.web.expect("a page"))));
         let (found, captures) = channel();
-        let shown = Arc::new(Mutex::new(Shown { status: status(), events: Some(Vec::new()), clip: None }));
+        let shown = Arc::new(Mutex::new(Shown { status, events, clip: None }));
         let told = Arc::clone(&shown);
         std::thread::spawn(move || {
             let shown_now = || told.lock().expect("nobody panicked");

@@ -50,11 +50,7 @@ fn all_is_quiet_only_where_everybody_is_heard_and_judged_and_cries_are_known_and
     if let Some(why) = browser::missing() {
         skip!("{why}");
     }
-    let web = WebWorker::start();
-    {
-        let mut shown = web.shown();
-        (shown.status, shown.events) = (state("", Value::Null), None);
-    }
+    let web = WebWorker::showing(state("", Value::Null), None);
     let browser = Browser::start(390, 844);
     browser.open(&format!("http://{}/", web.client.address));
     let says = |text: &str| {
@@ -105,8 +101,7 @@ fn all_is_quiet_only_where_everybody_is_heard_and_judged_and_cries_are_known_and
 
 #[test]
 fn what_happened_before_the_page_was_there_is_no_news() {
-    let web = WebWorker::start();
-    web.shown().events = None;
+    let web = WebWorker::showing(web_worker::status(), None);
     let mut fresh = web.client.stream("/api/stream").unwrap();
     let mut known = web.client.with("Last-Event-ID", "2").stream("/api/stream").unwrap();
     let hello = fresh.wait_for("hello", PATIENCE, |e| e.kind == "hello");
@@ -133,8 +128,7 @@ fn where_there_are_too_many_streams_the_page_says_so_and_who_only_hears_it_is_no
     if let Some(why) = browser::missing() {
         skip!("{why}");
     }
-    let web = WebWorker::start();
-    web.shown().status = state("", Value::Null);
+    let web = WebWorker::showing(state("", Value::Null), Some(Vec::new()));
     let streams: Vec<_> = (0..64).map(|_| web.client.stream("/api/stream").unwrap()).collect();
     let browser = Browser::start(390, 844);
     browser.open(&format!("http://{}/", web.client.address));
