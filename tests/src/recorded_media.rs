@@ -7,8 +7,6 @@ use nursery_shared::media::{AudioCodec, AudioTrack, Data, Kind, Packet, Tracks, 
 /// Samples per second of the sound, and samples of a frame.
 pub const RATE: u32 = 16_000;
 const FRAME: i64 = 1024;
-/// Microseconds between two pictures; every 25th is a key frame.
-pub const PICTURE_US: i64 = 40_000;
 
 /// Some seconds of a camera.
 pub struct Recorded {
@@ -23,9 +21,17 @@ fn encoded(arguments: &[&str]) -> Option<Vec<u8>> {
     output.status.success().then_some(output.stdout)
 }
 
-/// So many seconds; `None` where ffmpeg with libx264 is not installed.
+/// So many seconds, 25 pictures in each, of which the first is a key frame; `None` where ffmpeg with libx264 is not
+/// installed.
 pub fn record(seconds: u32) -> Option<Recorded> {
-    let picture = format!("testsrc=size=320x240:rate=25:duration={seconds}");
+    record_at(seconds, 25, 25)
+}
+
+/// The same with so many pictures a second, of which one in `keys` is a key frame.
+pub fn record_at(seconds: u32, rate: u32, keys: u32) -> Option<Recorded> {
+    let picture = format!("testsrc=size=320x240:rate={rate}:duration={seconds}");
+    let keys = keys.to_string();
+    let picture_us = 1_000_000 / i64::from(rate);
     let h264 = encoded(&[
         "-f",
         "lavfi",
@@ -42,7 +48,7 @@ pub fn record(seconds: u32) -> Option<Recorded> {
         "-pix_fmt",
         "yuv420p",
         "-g",
-        "25",
+        &keys,
         "-threads",
         "1",
         "-x264-params",
@@ -56,7 +62,7 @@ pub fn record(seconds: u32) -> Option<Recorded> {
     let (video, pictures) = pictures(&h264);
     let packet = |kind, time_us, duration_us, key, data| Packet { kind, time_us, duration_us, key, data };
     let pictures =
-        (0i64..).zip(pictures).map(|(n, (data, key))| packet(Kind::Video, n * PICTURE_US, 0, key, data));
+        (0i64..).zip(pictures).map(|(n, (data, key))| packet(Kind::Video, n * picture_us, 0, key, data));
     let frame_us = FRAME * 1_000_000 / i64::from(RATE);
     let sounds = (0i64..)
         .zip(frames(&adts))

@@ -4,14 +4,18 @@ use std::{
     net::TcpStream,
     os::{fd::AsFd, unix::net::UnixStream},
     process::Child,
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
 use nursery_shared::{
+    clip::{About, Found},
     config::from_json,
     frame::{self, MAX_FROM_WORKER, MAX_TO_WORKER},
-    history::{Answer, History},
+    history::{Answer, From, History, Question, StoredEvent},
     media::{FromCapture, MAX_MEDIA, MAX_WISH, ToCapture},
     message::{FromWorker, ToWorker},
     status::Status,
@@ -35,17 +39,49 @@ pub fn status() -> Status {
     serde_json::from_value(all).expect("a state")
 }
 
+/// What the test's supervisor tells the page.
+pub struct Shown {
+    pub status: Status,
+    /// All stored events, oldest first; `None`: the store does not answer.
+    pub events: Option<Vec<StoredEvent>>,
+    /// The clip of every event.
+    pub clip: Option<(About, std::fs::File)>,
+}
+
+impl Shown {
+    fn answer(&self, question: &Question) -> Option<Answer> {
+        let Question::Events(listing) = question else { return Some(Answer::Failed("not here".into())) };
+        let events = self.events.as_ref()?;
+        let newest = events.last().map_or(0, |e| e.id);
+        let wanted = |e: &&StoredEvent| match listing.from {
+            From::After(id) => e.id > id,
+            From::Before(id) => e.id < id,
+        };
+        let mut events: Vec<StoredEvent> = events.iter().filter(wanted).cloned().collect();
+        if matches!(listing.from, From::Before(_)) {
+            events.reverse();
+        }
+        Some(Answer::Events(History { events, newest, next: None }))
+    }
+}
+
 /// A running page; killed when dropped.
 pub struct WebWorker {
     child: Child,
     pub client: Client,
+    shown: Arc<Mutex<Shown>>,
     /// Each time somebody wants the camera's media: its capture process.
     captures: Receiver<FakeCapture>,
 }
 
 impl WebWorker {
-    /// Starts it, and answers what it asks.
+    /// Starts it, and answers what it asks: one camera, and no events.
     pub fn start() -> Self {
+        Self::showing(status(), Some(Vec::new()))
+    }
+
+    /// Starts it, and answers what it asks with this, see [`Shown`].
+    pub fn showing(status: Status, events: Option<Vec<StoredEvent>>) -> Self {
         let port = free_port();
         let text = format!(
             r#"{{"cameras": [{{"name": "crib", "source": "synthetic:cry"}}], "web": {{"listen": "127.0.0.1:{port}"}}}}"#
@@ -57,18 +93,30 @@ impl WebWorker {
         };
         assert!(say(&mut socket, &ToWorker::ConfigureWeb(config.web.expect("a page"))));
         let (found, captures) = channel();
+        let shown = Arc::new(Mutex::new(Shown { status, events, clip: None }));
+        let told = Arc::clone(&shown);
         std::thread::spawn(move || {
+            let shown_now = || told.lock().expect("nobody panicked");
             while let Ok(Some(message)) = frame::read_frame::<FromWorker>(&mut socket, MAX_FROM_WORKER) {
                 let sent = match message {
                     FromWorker::WantStatus => {
                         // As often as the supervisor shows it.
                         std::thread::sleep(Duration::from_millis(100));
-                        say(&mut socket, &ToWorker::Status(Box::new(status())))
+                        let status = shown_now().status.clone();
+                        say(&mut socket, &ToWorker::Status(Box::new(status)))
                     }
-                    FromWorker::Question { ticket, .. } => say(
-                        &mut socket,
-                        &ToWorker::History { ticket, answer: Answer::Events(History::default()) },
-                    ),
+                    FromWorker::Question { ticket, question } => {
+                        let answer = shown_now().answer(&question);
+                        answer.is_none_or(|answer| say(&mut socket, &ToWorker::History { ticket, answer }))
+                    }
+                    FromWorker::WantClip { ticket, .. } => match &shown_now().clip {
+                        Some((about, file)) => {
+                            let found = Found::Clip(about.clone());
+                            send_with(&socket, &ToWorker::ClipOf { ticket, found }, file.as_fd());
+                            true
+                        }
+                        None => say(&mut socket, &ToWorker::ClipOf { ticket, found: Found::Nothing }),
+                    },
                     FromWorker::WantMedia { ticket, .. } => {
                         let (ours, theirs) = FakeCapture::pair();
                         send_with(&socket, &ToWorker::MediaOf { ticket, why_not: None }, theirs.as_fd());
@@ -83,7 +131,12 @@ impl WebWorker {
         });
         let client = Client::new(port);
         wait::until("the page", wait::PATIENCE, || TcpStream::connect(client.address).ok());
-        Self { child, client, captures }
+        Self { child, client, shown, captures }
+    }
+
+    /// What it is told from now on.
+    pub fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().expect("nobody panicked")
     }
 
     /// The capture process that is asked for media next.

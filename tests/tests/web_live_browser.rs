@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use nursery_shared::{
-    media::{Data, FromCapture, Kind, Packet, Tracks, VideoCodec, VideoTrack},
+    media::{AudioCodec, AudioTrack, Data, FromCapture, Kind, Packet, Tracks, VideoCodec, VideoTrack},
     timestamp,
 };
 use nursery_tests::{
@@ -22,7 +22,7 @@ use nursery_tests::{
     rtsp_camera::{Codec, RtspCamera, Setup, film},
     service::{Service, camera, config},
     skip,
-    wait::PATIENCE,
+    wait::{PATIENCE, until},
     web_worker::{FakeCapture, WebWorker},
 };
 use serde_json::json;
@@ -223,5 +223,190 @@ fn jpeg_pictures_are_drawn() {
     );
     stop.store(true, Ordering::Relaxed);
     playing.join().unwrap();
+    assert_content(&browser);
+}
+
+/// Looks at a camera that sends this, from its beginning, until `seen` says that it is enough; what was seen is in `seen`'s
+/// window: `stood`, the longest time in milliseconds in which the picture stood still since the first one, `moved`, seconds
+/// of pictures.
+const WATCHED: &str = "const v = document.getElementById('live-video'); \
+    Object.assign(window, {stood: 0, moved: 0, frames: 0, changed: 0}); \
+    setInterval(() => { const now = performance.now(); const n = v.getVideoPlaybackQuality().totalVideoFrames; \
+      if (n !== window.frames && v.currentTime > 0) { \
+        if (window.changed) { window.stood = Math.max(window.stood, now - window.changed); \
+          window.moved += now - window.changed; } \
+        [window.frames, window.changed] = [n, now]; } }, 20)";
+
+#[test]
+fn few_pictures_a_second_move_all_the_time_however_seldom_key_frames_are() {
+    if let Some(why) = browser::missing() {
+        skip!("{why}");
+    }
+    // One key frame, the first, and more than is kept of what was played.
+    const SECONDS: u32 = 60;
+    let Some(recorded) = recorded_media::record_at(SECONDS, 5, 5 * SECONDS) else {
+        skip!("ffmpeg with libx264 is not installed")
+    };
+    let recorded = Arc::new(recorded);
+    let web = WebWorker::start();
+    let browser = Browser::start(390, 844);
+    browser.open(&format!("http://{}/#live/crib", web.client.address));
+    browser.until("the live view", PATIENCE, "return live.session !== null");
+    browser.run(WATCHED);
+    let capture = web.capture();
+    let stop = Arc::new(AtomicBool::new(false));
+    let playing = {
+        let (recorded, stop) = (Arc::clone(&recorded), Arc::clone(&stop));
+        thread::spawn(move || play(capture, &recorded, &stop))
+    };
+    browser.until("pictures", PATIENCE, "return window.moved > 3000");
+    browser.until("it is up to date", PATIENCE, "return document.getElementById('live-note').hidden");
+    let late = number(&browser, "Date.now() - live.video.timeUs / 1000");
+    assert!((-300.0..1000.0).contains(&late), "what is seen is {late} ms old");
+    browser.until("pictures for 45 s", Duration::from_secs(90), "return window.moved > 45000");
+    let stood = number(&browser, "window.stood");
+    assert!(stood < 2500.0, "the picture stood still for {stood} ms");
+    let late = number(&browser, "Date.now() - live.video.timeUs / 1000");
+    assert!((-300.0..1000.0).contains(&late), "what is seen is {late} ms old");
+    assert_eq!(number(&browser, "live.reconnects"), 0.0, "in one go");
+    stop.store(true, Ordering::Relaxed);
+    playing.join().unwrap();
+    assert_content(&browser);
+}
+
+#[test]
+fn after_a_gap_pictures_go_on_without_another_key_frame() {
+    if let Some(why) = browser::missing() {
+        skip!("{why}");
+    }
+    let Some(mut recorded) = recorded_media::record_at(20, 25, 500) else {
+        skip!("ffmpeg with libx264 is not installed")
+    };
+    // Nothing between the third second and a second and a half later.
+    recorded.packets.retain(|p| p.kind == Kind::Video);
+    recorded.tracks.audio = None;
+    recorded.packets.iter_mut().filter(|p| p.time_us >= 3_000_000).for_each(|p| p.time_us += 1_500_000);
+    let web = WebWorker::start();
+    let browser = Browser::start(390, 844);
+    browser.open(&format!("http://{}/#live/crib", web.client.address));
+    browser.until("the live view", PATIENCE, "return live.session !== null");
+    browser.run(WATCHED);
+    let capture = web.capture();
+    let stop = Arc::new(AtomicBool::new(false));
+    let playing = {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || play(capture, &recorded, &stop))
+    };
+    browser.until("pictures after the gap", Duration::from_secs(14), "return window.moved > 8000");
+    let stood = number(&browser, "window.stood");
+    assert!((1000.0..3500.0).contains(&stood), "the picture stood still for {stood} ms");
+    let late = number(&browser, "Date.now() - live.video.timeUs / 1000");
+    assert!((-300.0..1000.0).contains(&late), "what is seen is {late} ms old");
+    assert_eq!(number(&browser, "live.reconnects"), 0.0, "in one go");
+    stop.store(true, Ordering::Relaxed);
+    playing.join().unwrap();
+    assert_content(&browser);
+}
+
+/// G.711 of a camera, 50 packets a second, and as long as `pictures` a JPEG file with every fifth one.
+fn sound_and_stills(
+    mut capture: FakeCapture,
+    jpeg: &[u8],
+    pictures: &AtomicBool,
+    stop: &AtomicBool,
+) -> FakeCapture {
+    while !stop.load(Ordering::Relaxed) {
+        for n in 0..5 {
+            let (time_us, data) = (timestamp::now_us(), Data::from(vec![0xff; 160]));
+            assert!(capture.send(&FromCapture::Packet(Packet {
+                kind: Kind::Audio,
+                time_us,
+                duration_us: 20_000,
+                key: true,
+                data
+            })));
+            if n == 0 && pictures.load(Ordering::Relaxed) {
+                let data = Data::from(jpeg);
+                let packet = Packet { kind: Kind::Video, time_us, duration_us: 0, key: true, data };
+                assert!(capture.send(&FromCapture::Packet(packet)));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    capture
+}
+
+#[test]
+fn a_picture_that_stands_still_is_said_to_while_sound_goes_on_and_one_of_before_goes() {
+    if let Some(why) = browser::missing() {
+        skip!("{why}");
+    }
+    let web = WebWorker::start();
+    let browser = Browser::start(390, 844);
+    browser.open(&format!("http://{}/#live/crib", web.client.address));
+    let mut capture = web.capture();
+    let made = browser.run(
+        "const c = document.createElement('canvas'); c.width = 16; c.height = 8; \
+         c.getContext('2d').fillStyle = '#f00'; c.getContext('2d').fillRect(0, 0, 16, 8); \
+         return [...atob(c.toDataURL('image/jpeg').split(',')[1])].map((x) => x.charCodeAt(0))",
+    );
+    let jpeg: Arc<Vec<u8>> = Arc::new(serde_json::from_value(made).unwrap());
+    let audio = AudioTrack { codec: AudioCodec::Ulaw, rate: 8000, channels: 1, config: Data::default() };
+    let video = VideoTrack {
+        codec: VideoCodec::Jpeg,
+        codecs: String::new(),
+        width: 16,
+        height: 8,
+        config: Data::default(),
+    };
+    let tracks = |video| Tracks { audio: Some(audio.clone()), video, no_video: None };
+    assert!(capture.send(&FromCapture::Tracks(tracks(Some(video)))));
+    let (pictures, stop) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let begin = |capture: FakeCapture| {
+        let (jpeg, pictures, stop) = (Arc::clone(&jpeg), Arc::clone(&pictures), Arc::clone(&stop));
+        thread::spawn(move || sound_and_stills(capture, &jpeg, &pictures, &stop))
+    };
+    let sending = begin(capture);
+    let fresh = "return !document.getElementById('live-jpeg').hidden && live.shownUs !== null && \
+        document.getElementById('live-note').hidden";
+    browser.until("pictures", PATIENCE, fresh);
+    // Sound goes on.
+    pictures.store(false, Ordering::Relaxed);
+    let note = "document.getElementById('live-note').textContent";
+    browser.until(
+        "that the picture stands still",
+        Duration::from_secs(8),
+        &format!("return {note}.startsWith('Not up to date: the picture stands still since ')"),
+    );
+    let dimmed = "return document.getElementById('live-screen').classList.contains('out-of-date')";
+    assert_eq!(browser.run(dimmed), json!(true));
+    let said = browser.run(&format!("return {note}"));
+    thread::sleep(Duration::from_millis(2500));
+    assert_eq!(browser.run(&format!("return {note}")), said, "what is read aloud does not change by itself");
+    pictures.store(true, Ordering::Relaxed);
+    browser.until("that it moves again", PATIENCE, fresh);
+    // The way breaks; what comes then has no pictures.
+    browser.run("window.way = window.fetch; window.fetch = () => Promise.reject(new Error('held')); live.session.abort.abort()");
+    let figures = || web.client.get("/metrics").text();
+    until("it is gone", PATIENCE, || figures().contains("nursery_web_viewers 0\n").then_some(()));
+    pictures.store(false, Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
+    drop(sending.join().unwrap());
+    until("nobody wants it", PATIENCE, || figures().contains("nursery_web_viewed_cameras 0\n").then_some(()));
+    stop.store(false, Ordering::Relaxed);
+    browser.run("window.fetch = window.way");
+    let mut capture = web.capture();
+    assert!(capture.send(&FromCapture::Tracks(tracks(None))));
+    let sending = begin(capture);
+    browser.until(
+        "sound alone",
+        PATIENCE,
+        "return live.tracks?.audio && !live.tracks.video && live.raw !== null",
+    );
+    let gone = "return document.getElementById('live-jpeg').hidden && document.getElementById('live-time').textContent === '' \
+        && document.getElementById('live-missing').textContent.startsWith('No pictures')";
+    browser.until("that there is no picture any more", Duration::from_secs(3), gone);
+    stop.store(true, Ordering::Relaxed);
+    sending.join().unwrap();
     assert_content(&browser);
 }

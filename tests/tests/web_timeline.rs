@@ -65,8 +65,10 @@ fn what_was_heard_and_what_people_say_of_it_is_there_afterwards_and_survives_the
     let levels = seen["curve"]["level_dbfs"].as_array().unwrap();
     assert_eq!(levels.len(), seen["curve"]["score"].as_array().unwrap().len());
     assert!(levels.iter().filter_map(Value::as_f64).any(|l| l > -60.0));
-    let nobody = client.get("/api/cameras/nobody/timeline").json();
-    assert_eq!((scores(&nobody["curve"]).len(), &nobody["cries"]), (0, &json!([])));
+    let nobody = client.get("/api/cameras/nobody/timeline");
+    assert_eq!(nobody.status, 404, "a name that was mistyped is no quiet night: {}", nobody.text());
+    let before = client.get("/api/cameras/crib/timeline?from=10d&until=9d");
+    assert_eq!((before.status, &before.json()["cries"]), (200, &json!([])), "of one that is there, nothing");
     for bad in ["points=0", "from=never", "from=1m&until=2m", "from=100d"] {
         assert_eq!(client.get(&format!("/api/cameras/crib/timeline?{bad}")).status, 400, "{bad}");
     }

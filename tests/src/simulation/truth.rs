@@ -1,13 +1,16 @@
 //! The ledger of truth: what became of every window and record, kept beside the policy and independent of it. Every
 //! method that takes in what the policy did says what was wrong with it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use nursery_shared::{
     message::{CameraReport, Record, RecordKind, WindowJob},
     model_state::ModelState,
 };
-use nursery_supervisor::policy::Accounts;
+use nursery_supervisor::policy::{Accounts, Time};
 
 /// What was promised and is not so.
 pub type Broken = String;
@@ -16,6 +19,9 @@ pub type Broken = String;
 const MAX_DEATHS: u8 = 2;
 /// Records that the supervisor keeps at the most, before it scores no more; those being scored then come on top.
 const MOST_RECORDS: u64 = 40_000;
+
+/// So long a window may wait for those of other cameras.
+const GATHER: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -30,6 +36,8 @@ enum Place {
 struct Window {
     /// Slot of the capture process that brought it.
     camera: u32,
+    /// By the policy's clock, as it came.
+    arrived: Time,
     place: Place,
     deaths: u8,
 }
@@ -118,8 +126,8 @@ impl Truth {
     }
 
     /// The policy takes this window from a capture process.
-    pub fn window_comes(&mut self, camera: u32, number: u64) {
-        self.windows.insert(number, Window { camera, place: Place::Waiting, deaths: 0 });
+    pub fn window_comes(&mut self, camera: u32, number: u64, arrived: Time) {
+        self.windows.insert(number, Window { camera, arrived, place: Place::Waiting, deaths: 0 });
         let known = self.cameras.entry(camera).or_default();
         known.waiting.push_back(number);
         known.taken += 1;
@@ -328,9 +336,14 @@ impl Truth {
         Ok(())
     }
 
-    /// A camera has a window waiting and none in hand, so that an idle process must be given it.
-    pub fn anybody_waits(&self) -> bool {
-        self.cameras.values().any(|c| c.in_hand.is_none() && !c.waiting.is_empty())
+    /// A camera has a window waiting and none in hand, so that an idle process must be given it; unless it has waited for
+    /// less than [`GATHER`], and a timer is armed for the end of that.
+    pub fn anybody_waits(&self, now: Time, armed: Option<Time>) -> bool {
+        let first = self.cameras.values().filter(|c| c.in_hand.is_none()).filter_map(|c| c.waiting.front());
+        first.filter_map(|number| self.windows.get(number)).any(|window| {
+            let due = window.arrived + GATHER;
+            due <= now || armed.is_none_or(|armed| armed > due)
+        })
     }
 
     /// The process of this slot has nothing in hand.

@@ -381,7 +381,7 @@ impl World {
                 match message {
                     FromWorker::Progress { .. } if owes => self.reported_at = Some(self.now),
                     FromWorker::Window(w) if speaker == Some(Role::Capture) && w.pcm.len() == WINDOW => {
-                        self.truth.window_comes(key.slot, number_in(w.pcm.as_bytes()));
+                        self.truth.window_comes(key.slot, number_in(w.pcm.as_bytes()), Time(w.arrived_us));
                         window_of = Some(key.slot);
                     }
                     FromWorker::Scores { batch, windows } if known => {
@@ -462,7 +462,7 @@ impl World {
                 let lost = key.generation > 1;
                 if lost {
                     let number = number_in(w.pcm.as_bytes());
-                    self.truth.window_comes(key.slot, number);
+                    self.truth.window_comes(key.slot, number, Time(w.arrived_us));
                 }
                 lost
             }
@@ -662,7 +662,7 @@ impl World {
             }
         }
         let idle = |s: nursery_supervisor::policy::Slot<'_>| s.serves && self.truth.is_idle(s.number);
-        if broken.is_none() && self.truth.anybody_waits() && self.policy.slots().any(idle) {
+        if broken.is_none() && self.truth.anybody_waits(now, armed) && self.policy.slots().any(idle) {
             broken = Some("a window waits beside an idle inference process".into());
         }
         if let Some(broken) = broken {

@@ -154,6 +154,16 @@ impl Muxer {
         })
     }
 
+    /// For pictures that are written and played one by one, as they come. A browser drops what comes later than twice the
+    /// length of the picture before (Media Source Extensions, 3.5.8), up to the next key frame, and how long a picture lasts
+    /// is not known before the next one is there. So each begins where the one before was said to end, at the latest, and
+    /// lasts until the next one should come: the one after a gap fills it.
+    #[must_use]
+    pub fn without_holes(mut self, epoch_us: i64) -> Self {
+        self.pictures = self.pictures.map(|_| Pictures::unbroken(epoch_us));
+        self
+    }
+
     /// What comes before all fragments.
     pub fn init(&self) -> Bytes {
         self.init.clone()

@@ -5,10 +5,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     os::{fd::OwnedFd, unix::fs::FileExt},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -23,17 +20,15 @@ use nursery_shared::{
     message::FromWorker,
     timestamp,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::{
-    QUEUE,
+    inquiry::Inquiry,
     routes::{Reply, refuse},
     stream::Answer,
 };
 use crate::link::Outbox;
 
-/// How long the sink has to answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Whoever wants a clip waits in a queue of this length.
 const WAITING: usize = 16;
 /// Files that are kept open, since players ask for one again and again, and for how long.
@@ -45,18 +40,14 @@ const PIECES: usize = 2;
 
 /// A clip that can be read.
 type Clip = (About, Arc<File>);
-type Asked = (u64, oneshot::Sender<(Found, Option<OwnedFd>)>);
 
 /// Gets clips of the sink.
 pub struct Desk {
-    outbox: Outbox,
-    /// Who waits for the answer that is under way.
-    asked: Mutex<Option<Asked>>,
-    tickets: AtomicU64,
-    /// One question at a time.
-    turn: Semaphore,
+    sink: Inquiry<(Found, Option<OwnedFd>)>,
     queue: Semaphore,
     kept: Mutex<VecDeque<(Instant, String, Clip)>>,
+    /// There is something that is to be closed some time.
+    opened: Notify,
     /// One piece is read at a time: a disk that hangs keeps one thread and no more.
     reading: Arc<Semaphore>,
 }
@@ -65,18 +56,12 @@ impl Desk {
     /// Nobody has asked yet.
     pub fn new(outbox: Outbox) -> Self {
         Self {
-            outbox,
-            asked: Mutex::default(),
-            tickets: AtomicU64::new(0),
-            turn: Semaphore::new(1),
+            sink: Inquiry::new(outbox, "the store"),
             queue: Semaphore::new(WAITING),
             kept: Mutex::default(),
+            opened: Notify::new(),
             reading: Arc::new(Semaphore::new(1)),
         }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Option<Asked>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, String, Clip)>> {
@@ -85,31 +70,30 @@ impl Desk {
 
     /// Takes in what the supervisor says.
     pub fn answered(&self, ticket: u64, found: Found, file: Option<OwnedFd>) {
-        if let Some((_, answer)) = self.waiting().take_if(|(waiting, _)| *waiting == ticket) {
-            let _ = answer.send((found, file));
+        self.sink.answered(ticket, (found, file));
+    }
+
+    /// Closes files that have been open for a while: the room of one that was removed is free only then. Ends never.
+    pub async fn tidy(&self) {
+        loop {
+            self.opened.notified().await;
+            while let Some(wait) = self.forget(Instant::now()) {
+                tokio::time::sleep(wait).await;
+            }
         }
     }
 
-    async fn ask(&self, event_id: &str) -> Result<(Found, Option<OwnedFd>), String> {
-        let _turn = self.turn.acquire().await.map_err(|_| "this process is about to end")?;
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        *self.waiting() = Some((ticket, answer));
-        let event_id = event_id.to_owned();
-        self.outbox.send_newest(&FromWorker::WantClip { ticket, event_id }, QUEUE)?;
-        match tokio::time::timeout(ANSWER, answered).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(_)) | Err(_) => Err("the store does not answer".into()),
-        }
+    /// Closes files that were kept long enough; how long the next one is to be kept.
+    fn forget(&self, now: Instant) -> Option<Duration> {
+        let mut kept = self.kept();
+        kept.retain(|(since, ..)| now.duration_since(*since) < KEPT_FOR);
+        kept.iter().map(|(since, ..)| (*since + KEPT_FOR).saturating_duration_since(now)).min()
     }
 
     async fn find(&self, event_id: &str) -> Result<Clip, Box<Reply>> {
         let now = Instant::now();
-        let known = {
-            let mut kept = self.kept();
-            kept.retain(|(since, ..)| now.duration_since(*since) < KEPT_FOR);
-            kept.iter().find(|(_, id, _)| id == event_id).map(|(.., clip)| clip.clone())
-        };
+        self.forget(now);
+        let known = self.kept().iter().find(|(_, id, _)| id == event_id).map(|(.., clip)| clip.clone());
         if let Some(clip) = known {
             return Ok(clip);
         }
@@ -117,12 +101,14 @@ impl Desk {
         let Ok(_place) = self.queue.try_acquire() else {
             return Err(not_now("too many ask for clips: try again"));
         };
-        match self.ask(event_id).await {
+        let question = |ticket| FromWorker::WantClip { ticket, event_id: event_id.to_owned() };
+        match self.sink.ask(question).await {
             Ok((Found::Clip(about), Some(file))) => {
                 let clip = (about, Arc::new(File::from(file)));
                 let mut kept = self.kept();
                 kept.truncate(KEPT - 1);
-                kept.push_front((now, event_id.to_owned(), clip.clone()));
+                kept.push_front((Instant::now(), event_id.to_owned(), clip.clone()));
+                self.opened.notify_one();
                 Ok(clip)
             }
             Ok((Found::Clip(_), None)) => Err(not_now("its file was lost on the way: try again")),

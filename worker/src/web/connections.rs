@@ -35,9 +35,10 @@ pub const MOST: usize = live::MOST_VIEWERS + 160;
 /// Bytes that wait in the kernel before it sends them: what a slow connection gets is not to be older than it must. What is
 /// on its way to a fast one is not counted.
 static UNSENT: libc::c_int = 32 << 10;
-/// From the first byte of a request to the end of its header.
+/// Until the header of a request is there, counted from the end of the answer before: a connection that nothing is asked
+/// on has no longer either.
 const HEADER: Duration = Duration::from_secs(10);
-/// A connection without a request.
+/// A connection on which nothing is answered, whatever comes in on it.
 const IDLE: Duration = Duration::from_secs(30);
 /// Bytes of a header, and how many fields.
 const HEADER_BYTES: usize = 16 << 10;

@@ -27,6 +27,8 @@ const REFILL: Duration = Duration::from_secs(15);
 /// The same from everybody together.
 const BURST_OF_ALL: f64 = 50.0;
 const REFILL_OF_ALL: Duration = Duration::from_secs(2);
+/// Wrong tokens of an address that are remembered.
+const TRIED: usize = 4;
 /// Addresses that are remembered.
 const ADDRESSES: usize = 1024;
 
@@ -47,7 +49,9 @@ pub struct Doorman {
     /// What cookies are signed with. Made of the password, so that a login outlives this process and the service, and
     /// ends where the password changes; slowly, so that a cookie helps nobody to guess it.
     key: hmac::Key,
-    failures: Mutex<Failures>,
+    /// Guesses at passwords and at tokens, each for itself: a script with an old token locks nobody out who logs in.
+    passwords: Mutex<Failures>,
+    tokens: Mutex<Failures>,
     queue: Arc<Semaphore>,
     trying: Arc<Semaphore>,
 }
@@ -72,7 +76,8 @@ impl Doorman {
             password,
             token,
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            failures: Mutex::new(Failures::new(Instant::now())),
+            passwords: Mutex::new(Failures::new(Instant::now())),
+            tokens: Mutex::new(Failures::new(Instant::now())),
             queue: Arc::new(Semaphore::new(WAITING)),
             trying: Arc::new(Semaphore::new(1)),
         })
@@ -90,14 +95,14 @@ impl Doorman {
         }
         let Ok(_place) = self.queue.try_acquire() else { return Login::Later(Duration::from_secs(2)) };
         // Taken before it is tried and given back where it is right, so that nobody guesses in parallel.
-        if let Err(wait) = self.failures().take(from, Instant::now()) {
+        if let Err(wait) = locked(&self.passwords).take(from, Instant::now()) {
             return Login::Later(wait);
         }
         let Ok(_turn) = self.trying.acquire().await else { return Login::Wrong };
         let doorman = Arc::clone(self);
         let right = tokio::task::spawn_blocking(move || doorman.is_right(&given)).await.unwrap_or(false);
         if right {
-            self.failures().give_back(from);
+            locked(&self.passwords).give_back(from);
             Login::Welcome(self.cookie())
         } else {
             tracing::warn!("login from {from} failed: wrong password");
@@ -122,18 +127,25 @@ impl Doorman {
         hmac::verify(&self.key, given.as_bytes(), tag.as_ref()).is_ok()
     }
 
-    /// Whether a token lets in; wrong ones count like wrong passwords.
+    /// Whether a token lets in; wrong ones count like wrong passwords. Whoever has guessed too often is told nothing, not
+    /// even that he is right. The same wrong one again is no further guess: a script with an old token goes on as it did.
     pub fn knows_token(&self, from: IpAddr, given: &str) -> Result<(), Login> {
+        let now = Instant::now();
+        let mut failures = locked(&self.tokens);
+        let tag = Tag::of(&self.key, given);
+        if failures.has_tried(from, tag) {
+            return Err(Login::Wrong);
+        }
+        if let Some(wait) = failures.must_wait(from, now) {
+            return Err(Login::Later(wait));
+        }
         if self.token.as_deref().is_some_and(|known| self.same(known, given)) {
             return Ok(());
         }
-        match self.failures().take(from, Instant::now()) {
-            Ok(()) => {
-                tracing::warn!("login from {from} failed: wrong token");
-                Err(Login::Wrong)
-            }
-            Err(wait) => Err(Login::Later(wait)),
-        }
+        failures.take(from, now).map_err(Login::Later)?;
+        failures.note(from, tag);
+        tracing::warn!("login from {from} failed: wrong token");
+        Err(Login::Wrong)
     }
 
     fn cookie(&self) -> String {
@@ -163,9 +175,20 @@ impl Doorman {
             seconds > now().as_secs() && hmac::verify(&self.key, signed.as_bytes(), &tag).is_ok()
         })
     }
+}
 
-    fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(failures: &Mutex<Failures>) -> std::sync::MutexGuard<'_, Failures> {
+    failures.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Stands for something wrong that was given, and tells nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tag(u64);
+
+impl Tag {
+    fn of(key: &hmac::Key, given: &str) -> Self {
+        let tag = hmac::sign(key, format!("wrong token {given}").as_bytes());
+        Self(tag.as_ref().iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte)))
     }
 }
 
@@ -178,9 +201,15 @@ fn now() -> Duration {
 struct Bucket {
     left: f64,
     at: Instant,
+    /// What was tried last and is known to be wrong.
+    tried: [Option<Tag>; TRIED],
 }
 
 impl Bucket {
+    fn new(left: f64, at: Instant) -> Self {
+        Self { left, at, tried: [None; TRIED] }
+    }
+
     fn refill(&mut self, now: Instant, most: f64, each: Duration) {
         let grown = now.saturating_duration_since(self.at).as_secs_f64() / each.as_secs_f64();
         self.left = (self.left + grown).min(most);
@@ -199,7 +228,7 @@ struct Failures {
 
 impl Failures {
     fn new(now: Instant) -> Self {
-        Self { of: HashMap::new(), all: Bucket { left: BURST_OF_ALL, at: now } }
+        Self { of: HashMap::new(), all: Bucket::new(BURST_OF_ALL, now) }
     }
 
     fn take(&mut self, from: IpAddr, now: Instant) -> Result<(), Duration> {
@@ -211,7 +240,7 @@ impl Failures {
             let fullest = self.of.iter().max_by(|a, b| a.1.left.total_cmp(&b.1.left)).map(|(ip, _)| *ip);
             fullest.and_then(|ip| self.of.remove(&ip));
         }
-        let bucket = self.of.entry(from).or_insert(Bucket { left: BURST, at: now });
+        let bucket = self.of.entry(from).or_insert(Bucket::new(BURST, now));
         bucket.refill(now, BURST, REFILL);
         if bucket.left < 1.0 {
             return Err(bucket.wait(REFILL));
@@ -222,6 +251,25 @@ impl Failures {
         bucket.left -= 1.0;
         self.all.left -= 1.0;
         Ok(())
+    }
+
+    /// How long somebody has to wait until he may guess again; `None`: not at all, as whoever has not guessed wrong so far.
+    fn must_wait(&mut self, from: IpAddr, now: Instant) -> Option<Duration> {
+        let bucket = self.of.get_mut(&network(from))?;
+        bucket.refill(now, BURST, REFILL);
+        (bucket.left < 1.0).then(|| bucket.wait(REFILL))
+    }
+
+    /// This was wrong a moment ago.
+    fn has_tried(&self, from: IpAddr, tag: Tag) -> bool {
+        self.of.get(&network(from)).is_some_and(|bucket| bucket.tried.contains(&Some(tag)))
+    }
+
+    fn note(&mut self, from: IpAddr, tag: Tag) {
+        if let Some(bucket) = self.of.get_mut(&network(from)) {
+            bucket.tried.rotate_right(1);
+            bucket.tried[0] = Some(tag);
+        }
     }
 
     fn give_back(&mut self, from: IpAddr) {
@@ -298,6 +346,37 @@ mod tests {
         let refused = doorman.log_in(HOME, "open sesame".into()).await;
         assert!(matches!(refused, Login::Later(wait) if wait > Duration::from_secs(10)), "{refused:?}");
         cookie(doorman.log_in("192.0.2.7".parse().unwrap(), "open sesame".into()).await);
+    }
+
+    #[test]
+    fn whoever_guesses_tokens_waits_and_an_old_one_locks_nobody_out() {
+        const TOKEN: &str = "a token of some length";
+        let elsewhere: IpAddr = "192.0.2.7".parse().unwrap();
+        let config = WebConfig {
+            password: Some(Secret::new("open sesame")),
+            token: Some(Secret::new(TOKEN)),
+            ..WebConfig::default()
+        };
+        let doorman = Arc::new(Doorman::new(&config).unwrap());
+        // A script that was forgotten when the token changed.
+        for _ in 0..1000 {
+            assert_eq!(doorman.knows_token(HOME, "the token before this one"), Err(Login::Wrong));
+            assert_eq!(doorman.knows_token(HOME, TOKEN), Ok(()));
+        }
+        for n in 1..BURST as usize {
+            assert_eq!(doorman.knows_token(HOME, &format!("guess {n}")), Err(Login::Wrong));
+        }
+        // The right one among guesses is not told from the others.
+        for guess in ["one more", TOKEN] {
+            let refused = doorman.knows_token(HOME, guess);
+            assert!(
+                matches!(refused, Err(Login::Later(wait)) if wait > Duration::from_secs(10)),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(doorman.knows_token(elsewhere, TOKEN), Ok(()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        cookie(runtime.block_on(doorman.log_in(HOME, "open sesame".into())));
     }
 
     #[test]

@@ -1,33 +1,25 @@
 //! The way from the supervisor to what is shown: asks for the state while somebody looks, and for events when there are
 //! new ones; gets answers of the store for others.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use nursery_shared::{
     history::{Answer, From, History, Listing, MAX_EVENTS, Question},
     message::{FromWorker, ToWorker},
 };
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 
 use super::{
     QUEUE,
     clips::Desk,
     hub::{Hub, KEPT},
+    inquiry::Inquiry,
     pictures,
 };
 use crate::link::Outbox;
 
 /// How long the supervisor has to show the state before it is asked again.
 const STATUS: Duration = Duration::from_secs(2);
-/// How long the store has to answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// How often the store is asked for events although nobody spoke of any: a sink may die between storing and saying so.
 const LOOK: Duration = Duration::from_secs(10);
 /// Wait after a question that was not answered.
@@ -41,11 +33,7 @@ const QUESTIONS: usize = 10;
 pub struct Feed {
     outbox: Outbox,
     hub: Arc<Hub>,
-    /// Who asked the question that is under way.
-    asked: Mutex<Option<(u64, oneshot::Sender<Answer>)>>,
-    tickets: AtomicU64,
-    /// One question at a time.
-    turn: Semaphore,
+    store: Inquiry<Answer>,
     queue: Semaphore,
     stored: Notify,
     /// Clips of events.
@@ -77,11 +65,9 @@ impl Feed {
         Self {
             clips: Desk::new(outbox.clone()),
             pictures: pictures::Desk::new(outbox.clone()),
+            store: Inquiry::new(outbox.clone(), "the store"),
             outbox,
             hub,
-            asked: Mutex::new(None),
-            tickets: AtomicU64::new(0),
-            turn: Semaphore::new(1),
             queue: Semaphore::new(WAITING),
             stored: Notify::new(),
         }
@@ -95,12 +81,7 @@ impl Feed {
         match message {
             ToWorker::Status(status) => self.hub.set_status(*status),
             ToWorker::Stored => self.stored.notify_one(),
-            ToWorker::History { ticket, answer: given } => {
-                let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some((_, answer)) = asked.take_if(|(waiting, _)| *waiting == ticket) {
-                    let _ = answer.send(given);
-                }
-            }
+            ToWorker::History { ticket, answer } => self.store.answered(ticket, answer),
             _ => return Err("the supervisor sent a message that is not for this role".into()),
         }
         Ok(())
@@ -149,7 +130,7 @@ impl Feed {
             }
         }
         let surplus = found.len().saturating_sub(KEPT);
-        self.hub.add_events(&found.make_contiguous()[surplus..]);
+        self.hub.fill(&found.make_contiguous()[surplus..]);
         Ok(())
     }
 
@@ -161,7 +142,11 @@ impl Feed {
             if history.newest < newest {
                 // The store was moved aside, and another one begun.
                 self.hub.begin_anew();
-                return self.fill().await;
+                while let Err(e) = self.fill().await {
+                    tracing::debug!("events: {e:?}");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                return Ok(());
             }
             self.hub.add_events(&history.events);
             if history.next.is_none() {
@@ -211,18 +196,9 @@ impl Feed {
     }
 
     async fn ask(&self, question: Question) -> Result<Answer, NoEvents> {
-        let failed = |why: &str| NoEvents::Failed(why.to_owned());
-        let _turn = self.turn.acquire().await.map_err(|_| failed("this process is about to end"))?;
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some((ticket, answer));
-        self.outbox
-            .send_newest(&FromWorker::Question { ticket, question }, QUEUE)
-            .map_err(NoEvents::Failed)?;
-        match tokio::time::timeout(ANSWER, answered).await {
-            Ok(Ok(Answer::Failed(why))) => Err(NoEvents::Failed(why)),
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(failed("the store does not answer")),
+        match self.store.ask(|ticket| FromWorker::Question { ticket, question }).await {
+            Ok(Answer::Failed(why)) | Err(why) => Err(NoEvents::Failed(why)),
+            Ok(answer) => Ok(answer),
         }
     }
 }

@@ -60,6 +60,8 @@ struct State {
     events: VecDeque<Event>,
     /// Number of the newest event, kept or not.
     newest: i64,
+    /// The newest events of the store are here; before that nothing is known of what cries, and nothing is new.
+    filled: bool,
     cries: BTreeMap<String, Cry>,
     /// Rises with each state and with each event.
     status_version: u64,
@@ -91,7 +93,8 @@ pub struct News {
     /// Events are missing in between, or begin anew: what was seen is to be thrown away.
     pub reset: bool,
     pub epoch: u64,
-    pub newest: i64,
+    /// Number of the newest event; `None` while that is not known.
+    pub newest: Option<i64>,
 }
 
 /// Somebody who wants to be kept up to date.
@@ -172,10 +175,20 @@ impl Hub {
 
     /// Takes in events that follow those that are here, oldest first.
     pub fn add_events(&self, stored: &[StoredEvent]) {
-        if stored.is_empty() {
-            return;
+        if !stored.is_empty() {
+            self.take_in(self.lock(), stored);
         }
+    }
+
+    /// Takes in the newest events of a store of which nothing is here yet, oldest first. From now on it is known what is
+    /// new.
+    pub fn fill(&self, stored: &[StoredEvent]) {
         let mut state = self.lock();
+        state.filled = true;
+        self.take_in(state, stored);
+    }
+
+    fn take_in(&self, mut state: MutexGuard<'_, State>, stored: &[StoredEvent]) {
         for event in stored.iter().filter_map(Event::new) {
             if event.id <= state.newest {
                 continue;
@@ -199,7 +212,10 @@ impl Hub {
         state.events.clear();
         state.cries.clear();
         state.newest = 0;
+        state.filled = false;
         state.epoch += 1;
+        state.document = None;
+        state.status_version += 1;
         drop(state);
         self.changed();
     }
@@ -231,7 +247,7 @@ impl Hub {
     }
 
     /// What is new to somebody who has seen events up to `seen` (`None`: none, and wants none that are over), in this
-    /// epoch, and this version of the state.
+    /// epoch, and this version of the state. Of events nothing is new before those of the store are here.
     pub fn news(&self, seen: Option<i64>, epoch: u64, version: u64) -> News {
         let mut state = self.lock();
         let status = (state.status_version != version).then(|| state.document()).flatten();
@@ -239,10 +255,10 @@ impl Hub {
             status,
             status_version: state.status_version,
             epoch: state.epoch,
-            newest: state.newest,
+            newest: state.filled.then_some(state.newest),
             ..News::default()
         };
-        if let Some(seen) = seen {
+        if let Some(seen) = seen.filter(|_| state.filled) {
             let oldest = state.events.front().map_or(state.newest + 1, |e| e.id);
             let complete = state.events.len() < KEPT || oldest <= seen + 1;
             news.reset = epoch != state.epoch || seen > state.newest || !complete;
@@ -293,7 +309,7 @@ impl State {
             let mut value = serde_json::to_value(self.status.as_ref()?).ok()?;
             for camera in value["cameras"].as_array_mut().into_iter().flatten() {
                 let cry = self.cries.get(camera["name"].as_str().unwrap_or_default());
-                camera["crying"] = cry.is_some_and(|c| c.offset.is_null()).into();
+                camera["crying"] = self.filled.then(|| cry.is_some_and(|c| c.offset.is_null())).into();
                 camera["last_cry"] = cry.map_or(Value::Null, |c| {
                     json!({"event_id": c.event_id, "onset": c.onset, "offset": c.offset, "score": c.score})
                 });
@@ -321,7 +337,7 @@ mod tests {
     #[test]
     fn whoever_was_away_gets_what_is_missing_or_is_told_to_begin_anew() {
         let hub = Hub::default();
-        hub.add_events(&(1..=10).map(cry).collect::<Vec<_>>());
+        hub.fill(&(1..=10).map(cry).collect::<Vec<_>>());
         let ids = |n: &News| n.events.iter().map(|e| e.id).collect::<Vec<_>>();
         assert_eq!(ids(&hub.news(Some(7), 0, 0)), [8, 9, 10]);
         // The same ones again are nothing new.
@@ -332,8 +348,40 @@ mod tests {
         assert!(hub.news(Some(3), 0, 0).reset, "what followed is no longer here");
         assert_eq!(hub.news(Some(5), 0, 0).events.len(), KEPT);
         hub.begin_anew();
+        hub.fill(&[]);
         assert!(hub.news(Some(0), 0, 0).reset);
         assert!(!hub.news(Some(0), 1, 0).reset);
+    }
+
+    #[test]
+    fn before_the_store_has_answered_nothing_is_new_and_nothing_is_said_to_be_quiet() {
+        let hub = Hub::default();
+        let crying = || {
+            let document: Value = serde_json::from_slice(&hub.document().unwrap()).unwrap();
+            (document["cameras"][0]["crying"].clone(), document["cameras"][0]["last_cry"]["event_id"].clone())
+        };
+        let camera = json!({"name": "crib", "state": "live", "level_dbfs": -30.0, "score": 0.9, "windows": 1, "dropped": 0,
+            "last_audio_age_s": 0.1, "last_error": null, "pictures": false, "motion": null});
+        let status = json!({"version": "0", "uptime_s": 1.0, "pid": 1, "workers": [], "cameras": [camera],
+            "inference": {"workers": 1, "model": {"id": "m", "file": null, "next": null, "refused": null}, "auto": null,
+                "queued": 0, "in_flight": 0, "scored": 1, "quarantined": 0, "latency_ms": {"p50": 1.0, "p99": 2.0}},
+            "alerts": {"pending": 0, "delivered": 0, "failing_since": null}});
+        hub.set_status(serde_json::from_value(status).unwrap());
+        let news = hub.news(Some(7), 0, 0);
+        assert_eq!((news.reset, news.events.len(), news.newest), (false, 0, None));
+        assert_eq!(crying(), (Value::Null, Value::Null));
+        hub.fill(&(1..=8).map(cry).collect::<Vec<_>>());
+        let news = hub.news(Some(7), 0, 0);
+        assert_eq!((news.reset, news.events.len(), news.newest), (false, 1, Some(8)));
+        assert_eq!(crying(), (true.into(), "e".into()));
+        // Another store: nothing before it is known.
+        hub.begin_anew();
+        let news = hub.news(Some(8), 0, 0);
+        assert_eq!((news.reset, news.newest), (false, None));
+        assert_eq!(crying(), (Value::Null, Value::Null));
+        hub.fill(&[]);
+        assert!(hub.news(Some(8), 0, 0).reset);
+        assert_eq!(crying(), (false.into(), Value::Null));
     }
 
     #[test]

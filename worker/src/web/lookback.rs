@@ -123,8 +123,18 @@ fn event_document(file: &EventFile) -> Value {
     value
 }
 
-/// A camera's curves, cries and outages between two times.
-pub async fn timeline(feed: &Feed, camera: &str, query: &str) -> Reply {
+/// Nothing is known of what was asked for.
+fn is_blank(found: &Timeline) -> bool {
+    let curve = &found.curve;
+    let mut levels = curve.levels.iter().chain(&curve.peaks);
+    found.cries.is_empty()
+        && found.outages.is_empty()
+        && curve.scores.iter().all(|b| curve::score(*b).is_none())
+        && levels.all(|b| curve::level(*b).is_none())
+}
+
+/// A camera's curves, cries and outages between two times; `is_there`: there is a camera of this name now.
+pub async fn timeline(feed: &Feed, camera: &str, query: &str, is_there: bool) -> Reply {
     let question = match asked(camera, query, timestamp::now_us()) {
         Ok(question) => question,
         Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
@@ -134,6 +144,11 @@ pub async fn timeline(feed: &Feed, camera: &str, query: &str) -> Reply {
         _ => (0, 0),
     };
     match feed.answer(question).await {
+        // A name that was mistyped would be a quiet night.
+        Ok(Answer::Timeline(found)) if !is_there && is_blank(&found) => refuse(
+            StatusCode::NOT_FOUND,
+            "there is no camera of this name, see /api/cameras, and nothing is stored of one between these times",
+        ),
         Ok(Answer::Timeline(found)) => document(&timeline_document(camera, from_us, until_us, &found)),
         other => without(other.map(|_| ())),
     }

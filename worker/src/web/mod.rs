@@ -6,6 +6,7 @@ mod connections;
 mod doorman;
 mod feed;
 mod hub;
+mod inquiry;
 pub mod live;
 mod lookback;
 mod metrics;
@@ -106,6 +107,7 @@ pub fn run() -> Result<(), String> {
             never = report(&outbox) => never,
             () = feed.keep_status() => Ok(()),
             () = feed.keep_events() => Ok(()),
+            () = feed.clips.tidy() => Ok(()),
         }
     });
     hub.close();

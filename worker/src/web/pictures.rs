@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,33 +18,24 @@ use nursery_shared::{
     message::FromWorker,
     timestamp,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::{
-    QUEUE,
     feed::Feed,
+    inquiry::Inquiry,
     routes::{Reply, no_events, refuse, whole},
 };
 use crate::link::Outbox;
 
-/// How long a picture may be on its way.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Whoever wants one waits in a queue of this length.
 const WAITING: usize = 64;
 /// How long a picture is shown to others who ask, and of how many cameras.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
 const KEPT: usize = 64;
 
-type Asked = (u64, oneshot::Sender<Found>);
-
 /// Gets pictures of cameras.
 pub struct Desk {
-    outbox: Outbox,
-    /// Who waits for the answer that is under way.
-    asked: Mutex<Option<Asked>>,
-    tickets: AtomicU64,
-    /// One question at a time.
-    turn: Semaphore,
+    light: Inquiry<Found>,
     queue: Semaphore,
     kept: Mutex<VecDeque<(Instant, String, Found)>>,
 }
@@ -56,10 +44,7 @@ impl Desk {
     /// Nobody has asked yet.
     pub fn new(outbox: Outbox) -> Self {
         Self {
-            outbox,
-            asked: Mutex::default(),
-            tickets: AtomicU64::new(0),
-            turn: Semaphore::new(1),
+            light: Inquiry::new(outbox, "whoever makes pictures"),
             queue: Semaphore::new(WAITING),
             kept: Mutex::default(),
         }
@@ -67,10 +52,7 @@ impl Desk {
 
     /// Takes in what the supervisor says.
     pub fn answered(&self, ticket: u64, found: Found) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, answer)) = asked.take_if(|(waiting, _)| *waiting == ticket) {
-            let _ = answer.send(found);
-        }
+        self.light.answered(ticket, found);
     }
 
     fn known(&self, camera: &str) -> Option<Found> {
@@ -80,25 +62,17 @@ impl Desk {
     }
 
     async fn newest(&self, camera: &str) -> Result<Found, String> {
-        let _turn = self.turn.acquire().await.map_err(|_| "this process is about to end")?;
+        let turn = self.light.turn().await?;
         // Somebody before may have asked for the same.
         if let Some(found) = self.known(camera) {
             return Ok(found);
         }
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some((ticket, answer));
         let wanted = Wanted { camera: camera.to_owned(), near_us: None, score: None };
-        self.outbox.send_newest(&FromWorker::WantPicture { ticket, wanted }, QUEUE)?;
-        match tokio::time::timeout(ANSWER, answered).await {
-            Ok(Ok(found)) => {
-                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.truncate(KEPT - 1);
-                kept.push_front((Instant::now(), camera.to_owned(), found.clone()));
-                Ok(found)
-            }
-            Ok(Err(_)) | Err(_) => Err("whoever makes pictures does not answer".into()),
-        }
+        let found = turn.ask(|ticket| FromWorker::WantPicture { ticket, wanted }).await?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.truncate(KEPT - 1);
+        kept.push_front((Instant::now(), camera.to_owned(), found.clone()));
+        Ok(found)
     }
 
     /// The newest picture of a camera.

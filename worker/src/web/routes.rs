@@ -291,8 +291,10 @@ impl Site {
             Resource::Cameras => self.part("cameras").await,
             Resource::Workers => self.part("workers").await,
             Resource::Timeline => {
-                let query = request.uri().query().unwrap_or_default();
-                lookback::timeline(&self.feed, part_of(&request, 3), query).await
+                let (camera, query) = (part_of(&request, 3), request.uri().query().unwrap_or_default());
+                // Where nobody says which ones there are it may be one.
+                let is_there = self.has_camera(camera).await != Some(false);
+                lookback::timeline(&self.feed, camera, query, is_there).await
             }
             Resource::Event => lookback::event(&self.feed, part_of(&request, 3)).await,
             Resource::Feedback => {
@@ -336,17 +338,21 @@ impl Site {
             "video=0" => false,
             _ => return refuse(StatusCode::BAD_REQUEST, "expected only video=0 or video=1"),
         };
-        if self.fresh().await.is_none() {
-            return no_status();
-        }
-        let known = self.hub.with_status(|s| s.cameras.iter().any(|c| c.name == name));
-        if known != Some(true) {
-            return refuse(StatusCode::NOT_FOUND, NO_CAMERA);
+        match self.has_camera(&name).await {
+            None => return no_status(),
+            Some(false) => return refuse(StatusCode::NOT_FOUND, NO_CAMERA),
+            Some(true) => {}
         }
         match self.live.watch(&name, video) {
             Ok(viewer) => reply(StatusCode::OK, "application/octet-stream", Answer::Live(viewer)),
             Err(why) => later(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(10), &why),
         }
+    }
+
+    /// Whether there is a camera of this name; `None` where nobody says.
+    async fn has_camera(&self, name: &str) -> Option<bool> {
+        self.fresh().await?;
+        self.hub.with_status(|s| s.cameras.iter().any(|c| c.name == name))
     }
 
     /// Waits for a state that is not old.
@@ -696,9 +702,22 @@ mod tests {
         assert_eq!(known, routes);
         for (method, path, access, _) in ROUTES {
             let operation = &described["paths"][path][method.to_lowercase()];
+            if operation.is_null() {
+                continue;
+            }
             let open = operation["security"].as_array().is_some_and(Vec::is_empty);
-            let file = operation.is_null();
-            assert!(file || open == (*access == Access::Open), "{path}");
+            assert!(open == (*access == Access::Open), "{path}");
+            // What any answer may be, by who asks and how.
+            let mut refusals = vec!["403"];
+            if !open {
+                refusals.extend(["401", "429"]);
+            }
+            if *method == "POST" && *path != "/api/logout" {
+                refusals.extend(["400", "408", "413", "415"]);
+            }
+            for status in refusals {
+                assert!(operation["responses"][status].is_object(), "{method} {path}: {status}");
+            }
         }
     }
 }

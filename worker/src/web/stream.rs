@@ -104,38 +104,41 @@ async fn follow(hub: &Hub, last_seen: Option<i64>, to: &mpsc::Sender<Bytes>) {
     let _watcher = hub.watch();
     let mut changes = hub.subscribe();
     let now = hub.news(None, 0, 0);
-    let (mut seen, mut epoch, mut version) = (last_seen.unwrap_or(now.newest), now.epoch, 0);
-    let hello = format!(
-        "retry: 1000\nevent: hello\ndata: {{\"version\":\"{VERSION}\",\"newest\":{}}}\n\n",
-        now.newest
-    );
+    // Who has seen nothing begins with what is new from the moment on in which that is known.
+    let (mut seen, mut epoch, mut version) = (last_seen.or(now.newest), now.epoch, 0);
+    let newest = now.newest.map_or("null".to_owned(), |id| id.to_string());
+    let hello =
+        format!("retry: 1000\nevent: hello\ndata: {{\"version\":\"{VERSION}\",\"newest\":{newest}}}\n\n");
     if to.send(Bytes::from(hello)).await.is_err() {
         return;
     }
     while !hub.is_closing() {
         // Before looking, so that what happens meanwhile is a change.
         changes.mark_unchanged();
-        let news = hub.news(Some(seen), epoch, version);
+        let news = hub.news(seen, epoch, version);
         let mut text = BytesMut::new();
-        if news.reset {
+        if let (true, Some(newest)) = (news.reset, news.newest) {
             text.extend_from_slice(
-                format!("id: {}\nevent: reset\ndata: {{\"newest\":{}}}\n\n", news.newest, news.newest)
-                    .as_bytes(),
+                format!("id: {newest}\nevent: reset\ndata: {{\"newest\":{newest}}}\n\n").as_bytes(),
             );
-            seen = news.newest;
+            seen = Some(newest);
         }
         for event in &news.events {
             text.extend_from_slice(format!("id: {}\nevent: event\ndata: ", event.id).as_bytes());
             text.extend_from_slice(&event.text());
             text.extend_from_slice(b"\n\n");
-            seen = event.id;
+            seen = Some(event.id);
         }
         if let Some(status) = &news.status {
             text.extend_from_slice(b"event: status\ndata: ");
             text.extend_from_slice(status);
             text.extend_from_slice(b"\n\n");
         }
-        (epoch, version) = (news.epoch, news.status_version);
+        version = news.status_version;
+        if news.newest.is_some() {
+            epoch = news.epoch;
+            seen = seen.or(news.newest);
+        }
         if !text.is_empty() && to.send(text.freeze()).await.is_err() {
             return;
         }

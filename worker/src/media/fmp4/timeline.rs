@@ -51,16 +51,58 @@ pub struct Pictures {
     /// The newest one, and how long one lasted.
     last: Option<u64>,
     duration: u32,
+    /// Where pictures come one by one and no hole may be between them: what is known of the newest one.
+    unbroken: Option<Unbroken>,
+}
+
+/// The newest picture of a timeline without holes.
+#[derive(Debug, Default)]
+struct Unbroken {
+    /// When it was taken; where it lies may be earlier.
+    taken: Option<u64>,
+    /// Where it was said to end.
+    end: u64,
+    /// From the one before it to this one.
+    gap: Option<u64>,
+}
+
+impl Unbroken {
+    /// Where a picture that was taken at `taken` begins, later than `last`, and how long it lasts. It begins where the one
+    /// before was said to end at the latest, and lasts until the next one should come: as long after it was taken as the
+    /// shorter of the last two gaps, so that one long gap promises nothing.
+    fn put(&mut self, taken: u64, last: Option<u64>) -> (u64, u32) {
+        let gap = self.taken.map(|before| taken.saturating_sub(before).clamp(1, LONGEST.into()));
+        let next_in = gap.into_iter().chain(self.gap).min().unwrap_or(PICTURE.into()).min(match self.gap {
+            Some(_) => LONGEST.into(),
+            // Of the first two nothing is known: that one comes later than was thought does no harm.
+            None => PICTURE.into(),
+        });
+        let start = match last {
+            Some(last) => taken.min(self.end).max(last.saturating_add(1)),
+            None => taken,
+        };
+        let duration = short(taken.saturating_add(next_in).saturating_sub(start)).max(1);
+        *self = Self { taken: Some(taken), end: start.saturating_add(duration.into()), gap };
+        (start, duration)
+    }
 }
 
 impl Pictures {
     pub fn new(epoch_us: i64) -> Self {
         let clock = Clock { scale: PICTURE_SCALE, epoch_us, shift_us: 0 };
-        Self { clock, last: None, duration: PICTURE }
+        Self { clock, last: None, duration: PICTURE, unbroken: None }
+    }
+
+    /// Where pictures come one by one and each begins where the one before was said to end, at the latest.
+    pub fn unbroken(epoch_us: i64) -> Self {
+        Self { unbroken: Some(Unbroken::default()), ..Self::new(epoch_us) }
     }
 
     /// Where these begin, and how long each lasts, in ticks; `None` where there is none.
     pub fn place(&mut self, times_us: &[i64], until_us: Option<i64>) -> Option<(u64, Vec<u32>)> {
+        if self.unbroken.is_some() {
+            return self.place_unbroken(times_us);
+        }
         let mut starts = Vec::with_capacity(times_us.len());
         for time in times_us {
             let next = self.last.map(|last| last.saturating_add(1));
@@ -77,6 +119,25 @@ impl Pictures {
         durations
             .push(until.filter(|until| *until > last).map_or(self.duration, |until| short(until - last)));
         Some((first, durations))
+    }
+
+    fn place_unbroken(&mut self, times_us: &[i64]) -> Option<(u64, Vec<u32>)> {
+        let mut first = None;
+        let mut durations: Vec<u32> = Vec::with_capacity(times_us.len());
+        let mut before = None;
+        for time in times_us {
+            let next = self.last.map(|last| last.saturating_add(1));
+            let taken = self.clock.ticks(*time, next).max(next.unwrap_or(0));
+            let (start, duration) = self.unbroken.as_mut()?.put(taken, self.last);
+            // Within a fragment the next one begins where this one ends.
+            if let (Some(before), Some(last)) = (before, durations.last_mut()) {
+                *last = short(start - before);
+            }
+            first.get_or_insert(start);
+            (self.last, before) = (Some(start), Some(start));
+            durations.push(duration);
+        }
+        Some((first?, durations))
     }
 }
 
@@ -138,6 +199,46 @@ mod tests {
         // One at a time: as long as the one before, where the next one is not known.
         assert_eq!(pictures.place(&[1_200_000], None).unwrap(), (18_000, vec![9000]));
         assert!(pictures.place(&[], None).is_none());
+    }
+
+    /// Pictures at these times, one by one: where each begins and how long it lasts, in milliseconds; whether a browser that
+    /// goes by the algorithm of Media Source Extensions ("coded frame processing") takes them all without another key frame.
+    fn unbroken(times_ms: &[i64]) -> Vec<(u64, u64)> {
+        let mut pictures = Pictures::unbroken(0);
+        let mut placed: Vec<(u64, u64)> = Vec::new();
+        for time in times_ms {
+            let (start, durations) = pictures.place(&[time * 1000], None).unwrap();
+            if let Some((before, lasted)) = placed.last() {
+                assert!(start > *before && start - before <= 2 * lasted, "{times_ms:?}: {placed:?}, {start}");
+            }
+            placed.push((start, durations[0].into()));
+        }
+        placed.into_iter().map(|(start, lasts)| (start / 90, lasts / 90)).collect()
+    }
+
+    #[test]
+    fn pictures_one_by_one_leave_no_hole_however_seldom_they_come_and_whatever_is_missing() {
+        // Five a second: from the third one on they are where they belong.
+        let slow = unbroken(&(0..50).map(|n| n * 200).collect::<Vec<_>>());
+        assert_eq!(slow[..3], [(0, 40), (40, 200), (240, 360)]);
+        for (n, placed) in slow.iter().enumerate().skip(3) {
+            assert_eq!(*placed, (200 * n as u64, 200));
+        }
+        // A gap: what comes after it begins where the one before ended, and lasts until it should be over.
+        let mut times: Vec<i64> = (0..25).map(|n| n * 40).collect();
+        times.extend((0..25).map(|n| 2_500 + n * 40));
+        let gap = unbroken(&times);
+        assert_eq!(gap[23..28], [(920, 40), (960, 40), (1000, 1540), (2540, 40), (2580, 40)]);
+        // Nobody is promised another long gap, nor a picture at once after a rate has fallen.
+        let falling = unbroken(&[0, 40, 80, 120, 320, 520, 720, 920]);
+        assert_eq!(falling[4..], [(160, 200), (360, 360), (720, 200), (920, 200)]);
+        // Times that tremble, stand still, jump by an hour and back, a picture every minute.
+        unbroken(&[0, 30, 90, 100, 180, 181, 181, 181, 500, 3_600_500, 3_600_540, 500, 540, 60_540, 120_540]);
+        unbroken(&[0, i64::MAX / 1000, 0, i64::MIN / 1000, i64::MAX / 1000, 40]);
+        // One that lies where it is as long as it must be is at no other time than the end says.
+        for (start, lasts) in unbroken(&(0..100).map(|n| n * 1000).collect::<Vec<_>>()).into_iter().skip(4) {
+            assert_eq!((start % 1000, lasts), (0, 1000));
+        }
     }
 
     #[test]

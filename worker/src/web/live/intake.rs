@@ -12,6 +12,8 @@ use crate::media::fmp4::{Muxer, Sample, Sound};
 
 /// A movie begins so long before its first packet: packets of the other track may be a little older.
 const LEAD_US: i64 = 1_000_000;
+/// Pictures that are so much later than the one before are of a clock that was set: their movie begins anew.
+const CLOCK_SET_US: i64 = 3_600_000_000;
 
 /// How the packets of a track go on.
 enum Way {
@@ -28,6 +30,8 @@ pub struct Intake {
     tracks: Option<Tracks>,
     no_sound: Option<String>,
     epoch_us: Option<i64>,
+    /// Time of the newest picture.
+    pictured_us: Option<i64>,
     ways: [Way; 2],
     generations: [u64; 2],
 }
@@ -35,7 +39,14 @@ pub struct Intake {
 impl Intake {
     /// Nothing has come yet.
     pub fn new() -> Self {
-        Self { tracks: None, no_sound: None, epoch_us: None, ways: [Way::New, Way::New], generations: [0; 2] }
+        Self {
+            tracks: None,
+            no_sound: None,
+            epoch_us: None,
+            pictured_us: None,
+            ways: [Way::New, Way::New],
+            generations: [0; 2],
+        }
     }
 
     /// Takes in what the capture process says.
@@ -54,10 +65,15 @@ impl Intake {
             self.ways[0] = Way::New;
             self.no_sound = None;
         }
-        self.generations[1] = buffer.begin(Kind::Video);
-        self.ways[1] = Way::New;
+        self.begin_pictures(buffer);
         self.tracks = Some(tracks);
         self.tell(buffer);
+    }
+
+    fn begin_pictures(&mut self, buffer: &mut Buffer) {
+        self.generations[1] = buffer.begin(Kind::Video);
+        self.ways[1] = Way::New;
+        self.pictured_us = None;
     }
 
     fn tell(&self, buffer: &mut Buffer) {
@@ -71,6 +87,14 @@ impl Intake {
     fn pass(&mut self, packet: &Packet, buffer: &mut Buffer, share: usize, now: Instant) {
         let kind = packet.kind;
         let place = usize::from(kind == Kind::Video);
+        if kind == Kind::Video {
+            let before = self.pictured_us.replace(packet.time_us);
+            if before.is_some_and(|before| packet.time_us.saturating_sub(before) > CLOCK_SET_US) {
+                self.begin_pictures(buffer);
+                (self.epoch_us, self.pictured_us) = (None, Some(packet.time_us));
+                self.tell(buffer);
+            }
+        }
         if matches!(self.ways[place], Way::New) {
             let epoch_us = *self.epoch_us.get_or_insert(packet.time_us.saturating_sub(LEAD_US));
             let way = match self.way(kind, epoch_us) {
@@ -112,7 +136,9 @@ impl Intake {
                 Some(video) if video.codec == VideoCodec::Jpeg => {
                     return Ok(Some(Way::AsItIs(What::Jpeg)));
                 }
-                Some(video) => Muxer::new(Some(video), None, epoch_us),
+                Some(video) => {
+                    Muxer::new(Some(video), None, epoch_us).map(|muxer| muxer.without_holes(epoch_us))
+                }
             },
             Kind::Audio => match &tracks.audio {
                 None => return Ok(None),
@@ -200,6 +226,32 @@ mod tests {
         let [before, after] = [0, 2].map(|n| serde_json::from_slice::<Value>(&got[n].1).unwrap());
         assert_eq!(before["audio"], after["audio"]);
         assert_eq!((&before["audio"]["codec"], &after["video"]["codec"]), (&"ulaw".into(), &"jpeg".into()));
+    }
+
+    #[test]
+    fn pictures_of_a_clock_that_was_set_begin_anew_and_sound_goes_on() {
+        let avcc = vec![1, 66, 192, 30, 0xff, 0xe1, 0, 2, 0x67, 66, 1, 0, 1, 0x68];
+        let video = VideoTrack {
+            codec: VideoCodec::H264,
+            codecs: "avc1.42C01E".into(),
+            width: 8,
+            height: 8,
+            config: Data::from(avcc),
+        };
+        const SET: i64 = 1_790_000_000_000_000;
+        let got = taken(vec![
+            FromCapture::Tracks(Tracks { audio: ulaw(), video: Some(video), no_video: None }),
+            packet(Kind::Video, 0),
+            packet(Kind::Audio, 0),
+            packet(Kind::Video, 200_000),
+            packet(Kind::Audio, SET),
+            packet(Kind::Video, SET),
+            packet(Kind::Video, SET + 200_000),
+        ]);
+        assert_eq!(got.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [1, 2, 4, 6, 4, 6, 1, 2, 4, 4]);
+        let [before, after] = [0, 6].map(|n| serde_json::from_slice::<Value>(&got[n].1).unwrap());
+        assert_eq!(before["audio"], after["audio"]);
+        assert_ne!(before["video"]["generation"], after["video"]["generation"]);
     }
 
     #[test]

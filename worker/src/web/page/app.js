@@ -3,11 +3,14 @@
 
 const STALE_MS = 10_000; // The stream says something every three seconds.
 const MOST_EVENTS = 500;
+const NEWS_MS = 60_000; // What is older is no news.
+const ANSWER_MS = 15_000; // Who does not answer for so long does not answer.
 const $ = (id) => document.getElementById(id);
 
 const state = {
   status: null, events: [], next: null, filter: "", stream: null,
-  heard: 0, statusAt: 0, statusAge: null, connected: false, announced: new Set(), view: "wall", lastId: null,
+  heard: 0, statusAt: 0, connected: false, announced: new Set(), view: "wall", shown: "", begun: false,
+  since: Date.now(), listenedAt: 0, why: "", skewMs: 0,
 };
 
 // ---- Small helpers ----
@@ -34,7 +37,9 @@ function ago(seconds) {
   return `${Math.round(seconds / 86_400)} d`;
 }
 
-const since = (time) => ago((Date.now() - Date.parse(time)) / 1000);
+/** What the service's clock shows; that of a phone may be wrong. */
+const serviceNow = () => Date.now() + state.skewMs;
+const since = (time) => ago((serviceNow() - Date.parse(time)) / 1000);
 const percent = (p) => (p === null || p === undefined ? "–" : `${Math.round(p * 100)} %`);
 const clock = (time) => {
   const date = new Date(time);
@@ -60,6 +65,22 @@ function reconcile(list, items, key, build, update) {
   }
   for (const node of known.values()) node.remove();
 }
+
+/** An answer of the service, or null where there is none in time. */
+async function ask(path, options = {}) {
+  const hurry = new AbortController();
+  const timer = setTimeout(() => hurry.abort(), ANSWER_MS);
+  try {
+    return await fetch(path, { signal: hurry.signal, ...options });
+  } catch {
+    return null;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Why the service refuses something, in its words; "" where it does not say. */
+const refusal = async (response) => (await response?.json().catch(() => null))?.error ?? "";
 
 const part = (node, name) => node.querySelector(`[data-part="${name}"]`);
 
@@ -92,7 +113,8 @@ function updateCamera(node, camera) {
   part(node, "score").value = camera.score ?? 0;
   put(part(node, "score-text"), percent(camera.score));
   const cry = camera.last_cry;
-  put(part(node, "cry"), !cry ? "No cry among the newest events"
+  put(part(node, "cry"), camera.crying === null ? "Not known whether it cried: events are awaited"
+    : !cry ? "No cry among the newest events"
     : camera.crying ? `Crying for ${since(cry.onset)}, ${percent(cry.score)} sure`
       : `Last cry ${since(cry.onset)} ago, ${percent(cry.score)} sure`);
   const age = camera.last_audio_age_s;
@@ -102,16 +124,32 @@ function updateCamera(node, camera) {
 
 const urgency = (camera) => (camera.crying ? 0 : camera.state === "offline" ? 1 : camera.state === "live" ? 3 : 2);
 
+/** What keeps anybody from saying that all is quiet; each a sentence. */
+function doubts(status) {
+  const named = (what, cameras) => (cameras.length ? [`${what}: ${cameras.map((c) => c.name).join(", ")}.`] : []);
+  const heard = status.cameras.filter((c) => c.state === "live" || c.state === "ended");
+  const runs = (role) => status.workers.some((w) => w.role === role && w.state === "running");
+  const others = status.cameras.filter((c) => !heard.includes(c));
+  return [
+    ...named("Not heard", others.filter((c) => c.state === "offline")),
+    ...named("Not heard at the moment", others.filter((c) => c.state !== "offline")),
+    ...named("Heard, but not judged yet", heard.filter((c) => c.state === "live" && c.score === null)),
+    ...(status.cameras.length ? [] : ["There is no camera."]),
+    ...(runs("infer") ? [] : ["Nobody judges what is heard: no inference process runs."]),
+    ...(runs("sink") ? [] : ["Cries are not stored or told at the moment: the sink does not run."]),
+    ...(status.alerts.failing_since ? [`Alerts have not been delivered since ${clock(status.alerts.failing_since)}.`] : []),
+    ...(status.cameras.some((c) => c.crying === null) ? ["Not known what cries: events are awaited."] : []),
+  ];
+}
+
 function showCameras() {
   const cameras = [...state.status.cameras].sort((a, b) => urgency(a) - urgency(b) || a.name.localeCompare(b.name));
   reconcile($("cameras"), cameras, (c) => c.name, buildCamera, updateCamera);
   const crying = cameras.filter((c) => c.crying).map((c) => c.name);
-  const lost = cameras.filter((c) => c.state === "offline").map((c) => c.name);
-  const parts = [];
-  if (crying.length) parts.push(`Crying: ${crying.join(", ")}.`);
-  if (lost.length) parts.push(`Not heard: ${lost.join(", ")}.`);
+  const parts = [...(crying.length ? [`Crying: ${crying.join(", ")}.`] : []), ...doubts(state.status)];
   put($("summary"), parts.length ? parts.join(" ") : `${cameras.length} cameras, all quiet.`);
-  document.title = crying.length ? `CRYING: ${crying.join(", ")}` : "nursery";
+  $("summary").classList.toggle("doubtful", Boolean(parts.length));
+  showTitle();
   const filter = $("filter");
   const names = cameras.map((c) => c.name).sort();
   if ([...filter.options].slice(1).map((o) => o.value).join("\n") !== names.join("\n")) {
@@ -168,7 +206,7 @@ async function loadEvents(older) {
   if (state.filter) query.set("camera", state.filter);
   if (older && state.next !== null) query.set("before", String(state.next));
   const filter = state.filter;
-  const response = await fetch(`/api/events?${query}`).catch(() => null);
+  const response = await ask(`/api/events?${query}`);
   if (!response?.ok) {
     if (response?.status === 401) return showLogin();
     put($("events-note"), "Events could not be loaded; they will be tried again.");
@@ -185,7 +223,7 @@ async function loadEvents(older) {
 
 /** Says aloud what somebody who does not look should hear, each thing once. */
 function announce(event) {
-  if (state.announced.has(event.id)) return;
+  if (state.announced.has(event.id) || serviceNow() - Date.parse(event.timestamp) > NEWS_MS) return;
   state.announced.add(event.id);
   const camera = event.data?.camera ?? "a camera";
   if (event.type === "cry.started") put($("announcer"), `Crying: ${camera}`);
@@ -250,6 +288,27 @@ function go() {
   }
   show();
   dispatchEvent(new CustomEvent("nursery:view", { detail: { view: state.view, argument: decode(argument) } }));
+  showTitle();
+}
+
+/** Goes where a link led: what is shown now has the focus, and is read. */
+function follow() {
+  go();
+  const shown = location.hash.split("/").slice(0, 2).join("/");
+  if (shown === state.shown || !$("login").hidden) return;
+  state.shown = shown;
+  const title = document.querySelector(`#${state.view} h2`);
+  title.tabIndex = -1;
+  title.focus();
+}
+
+/** What a tab says that nobody looks at. */
+function showTitle() {
+  const crying = state.status?.cameras.filter((c) => c.crying).map((c) => c.name) ?? [];
+  const view = !$("login").hidden ? "Log in" : state.view === "wall" ? "" : document.querySelector(`#${state.view} h2`).textContent;
+  const title = document.body.classList.contains("out-of-date") ? "NOT UP TO DATE – nursery"
+    : crying.length && $("login").hidden ? `CRYING: ${crying.join(", ")}` : view ? `${view} – nursery` : "nursery";
+  if (document.title !== title) document.title = title;
 }
 
 function decode(text) {
@@ -261,18 +320,22 @@ function decode(text) {
 }
 
 function freshness() {
-  if (!$("login").hidden) return void ($("freshness").hidden = true);
   const now = Date.now();
-  const silent = now - state.heard > STALE_MS;
+  const inside = $("login").hidden;
+  const last = Math.max(state.heard, state.since);
+  const silent = now - last > STALE_MS;
   const old = !silent && state.statusAt && now - state.statusAt > STALE_MS;
-  const age = state.statusAt ? ` What you see is ${ago((now - state.statusAt) / 1000)} old.` : "";
-  const text = silent || !state.connected ? `Not connected; trying again.${age}`
-    : old ? `The service does not say how it is.${age}` : "";
+  const text = silent || !state.connected ? `${state.why || "not connected"}; trying again.`
+    : old ? "the service does not say how it is." : "";
   // A short interruption is nothing to shout about.
-  const tell = text && (silent || old || now - state.heard > 3000);
+  const tell = inside && text && (silent || old || now - last > 3000);
   $("freshness").hidden = !tell;
   document.body.classList.toggle("out-of-date", Boolean(tell));
-  if (tell) put($("freshness"), `Not up to date: ${text}`);
+  // What is said aloud does not count seconds.
+  put($("freshness-said"), tell ? `Not up to date: ${text}` : "");
+  put($("freshness"), tell
+    ? `Not up to date: ${text}${state.statusAt ? ` What you see is ${ago((now - state.statusAt) / 1000)} old.` : ""}` : "");
+  showTitle();
 }
 
 // ---- The stream ----
@@ -281,9 +344,11 @@ function listen() {
   state.stream?.close();
   const stream = new EventSource("/api/stream");
   state.stream = stream;
+  state.listenedAt = Date.now();
   const on = (name, act) => stream.addEventListener(name, (message) => {
     state.heard = Date.now();
     state.connected = true;
+    state.why = "";
     act(JSON.parse(message.data));
     freshness();
   });
@@ -304,9 +369,20 @@ function listen() {
   stream.onerror = () => {
     state.connected = false;
     freshness();
-    // A browser gives up after some answers, such as 401 or 503.
-    if (stream.readyState === EventSource.CLOSED && state.stream === stream) setTimeout(begin, 2000);
+    // A browser gives up after some answers, such as 401 or 503, and does not say which.
+    if (stream.readyState !== EventSource.CLOSED || state.stream !== stream) return;
+    setTimeout(begin, 2000);
+    explain();
   };
+}
+
+/** Finds out why there is no stream. */
+async function explain() {
+  const leave = new AbortController();
+  const response = await fetch("/api/stream", { signal: leave.signal }).catch(() => null);
+  if (response && !response.ok && response.status !== 401) state.why = await refusal(response);
+  leave.abort();
+  freshness();
 }
 
 // ---- Login ----
@@ -323,21 +399,27 @@ function showLogin() {
 }
 
 async function begin() {
-  const response = await fetch("/api/session").catch(() => null);
-  if (!response?.ok) {
+  const response = await ask("/api/session");
+  const session = response?.ok ? await response.json().catch(() => null) : null;
+  if (!session) {
     state.connected = false;
+    // Browsers have six connections to a host, which other tabs of this page may hold.
+    state.why = response ? await refusal(response) : "no answer, or too many tabs of this page are open";
     freshness();
     return void setTimeout(begin, 2000);
   }
-  const session = await response.json();
+  const served = Date.parse(response.headers.get("Date") ?? "");
+  if (Number.isFinite(served)) state.skewMs = Math.abs(served - Date.now()) > 2000 ? served - Date.now() : 0;
   if (!session.logged_in) return showLogin();
+  const first = !$("login").hidden || !state.begun;
+  if (first) state.since = Date.now();
   $("login").hidden = true;
   $("logout").hidden = !session.login_required;
-  state.heard = Date.now();
+  state.begun = true;
   go();
   listen();
   loadEvents(false);
-  dispatchEvent(new Event("nursery-begun"));
+  if (first) dispatchEvent(new Event("nursery-begun"));
 }
 
 async function login(submit) {
@@ -345,10 +427,10 @@ async function login(submit) {
   const button = $("login-form").querySelector("button");
   button.disabled = true;
   put($("login-error"), "");
-  const response = await fetch("/api/login", {
+  const response = await ask("/api/login", {
     method: "POST", headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ password: $("password").value }),
-  }).catch(() => null);
+  });
   button.disabled = false;
   if (response?.ok) {
     $("password").value = "";
@@ -356,17 +438,24 @@ async function login(submit) {
   }
   const wait = response?.headers.get("Retry-After");
   put($("login-error"), response?.status === 401 ? "That password is wrong."
-    : wait ? `Too many attempts: try again in ${wait} s.` : "The service does not answer.");
+    : wait ? `Too many attempts: try again in ${wait} s.`
+      : response ? `Not let in: ${await refusal(response) || `the answer is ${response.status}`}.`
+        : "The service does not answer.");
 }
 
 async function logout() {
-  await fetch("/api/logout", { method: "POST" }).catch(() => null);
+  put($("logout-error"), "");
+  const response = await ask("/api/logout", { method: "POST" });
+  if (!response?.ok) {
+    const why = response ? await refusal(response) : "the service does not answer";
+    return put($("logout-error"), `You are still logged in: ${why}.`);
+  }
   state.status = null;
   state.events = [];
   location.reload();
 }
 
-addEventListener("hashchange", go);
+addEventListener("hashchange", follow);
 $("login-form").addEventListener("submit", login);
 $("logout").addEventListener("click", logout);
 $("older").addEventListener("click", () => loadEvents(true));
@@ -382,9 +471,7 @@ document.addEventListener("visibilitychange", () => {
 setInterval(() => {
   freshness();
   // A connection that is dead without an error.
-  if (state.stream && Date.now() - state.heard > 2 * STALE_MS) {
-    state.heard = Date.now() - STALE_MS;
-    listen();
-  }
+  if (state.stream && Date.now() - Math.max(state.heard, state.listenedAt) > 2 * STALE_MS) listen();
 }, 1000);
+state.shown = location.hash.split("/").slice(0, 2).join("/");
 begin();

@@ -5,6 +5,9 @@ const CLIP_FFT = 512;
 const CLIP_BANDS = 128; // Rows of the picture, from low to high in equal steps of the ear (mel).
 const CLIP_HIGHEST = 7600; // Hz: what the detector hears.
 const CLIP_FLOOR_DB = 70; // What is so far below the loudest is black.
+const CLIP_LOOKED_AT = 30e6; // Bytes of the largest one that is taken into memory, for its spectrogram.
+const CLIP_AGAIN_MS = 2000; // Wait before what failed is tried again; it doubles, up to
+const CLIP_AGAIN_AT_MOST_MS = 30_000;
 
 /** Powers of a frame's frequencies, by a real signal's transform of CLIP_FFT points. */
 class ClipTransform {
@@ -185,7 +188,7 @@ function clipMono(buffer) {
 
 /** What the detector made of it, as far as that is stored: {onset, offset, scores: [{t, p}]}, times in ms since 1970. */
 async function clipDetails(eventId) {
-  const response = await fetch(`/api/events/${encodeURIComponent(eventId)}`).catch(() => null);
+  const response = await ask(`/api/events/${encodeURIComponent(eventId)}`);
   const event = response?.ok ? await response.json().catch(() => ({})) : {};
   const begin = Date.parse(event.curve?.from ?? "");
   const scores = (event.curve?.score ?? []).map((p, n) => ({ t: begin + (n + 0.5) * event.curve.step_s * 1000, p }));
@@ -206,31 +209,45 @@ async function showClip(place, eventId) {
   place.dataset.event = eventId;
   // Another event takes the place of this one.
   const current = () => place.dataset.event === eventId && place.contains(note);
-  let response;
-  for (;;) {
-    response = await fetch(url).catch(() => null);
-    if (!current()) return;
-    if (response?.status !== 503) break;
-    const why = (await response.json().catch(() => ({}))).error ?? "";
-    note.textContent = `The clip cannot be had at the moment: ${why}.`;
-    await new Promise((go) => setTimeout(go, 2000));
-    if (!current()) return;
-  }
-  if (response?.status === 401) {
-    delete place.dataset.event;
-    return showLogin();
-  }
-  if (!response?.ok) {
-    note.textContent = response?.status === 404
-      ? "There is no clip of this event, or no longer." : "The clip could not be loaded.";
-    return;
-  }
-  const kind = response.headers.get("Content-Type") ?? "";
-  const start = Date.parse(response.headers.get("X-Clip-Start") ?? "");
-  const shorter = response.headers.get("X-Clip-Note");
-  const bytes = await response.arrayBuffer().catch(() => null);
-  if (!current() || !bytes) return;
-  const film = kind.startsWith("video/");
+  /** An answer with all of its body, as `take` reads it; null where there will be none. */
+  const get = async (headers, take) => {
+    for (let wait = CLIP_AGAIN_MS; ; wait = Math.min(2 * wait, CLIP_AGAIN_AT_MOST_MS)) {
+      const response = await fetch(url, { headers }).catch(() => null);
+      // One that is still being written is there at any moment.
+      if (response?.status === 503) wait = CLIP_AGAIN_MS;
+      if (!current()) return null;
+      if (response?.status === 401) {
+        delete place.dataset.event;
+        showLogin();
+        return null;
+      }
+      if (response?.status === 404) {
+        note.textContent = "There is no clip of this event, or no longer.";
+        return null;
+      }
+      // The connection may break before it is there as a whole.
+      const taken = response?.ok ? await take(response).catch(() => null) : null;
+      if (taken !== null) return current() ? taken : null;
+      const why = response && !response.ok ? await refusal(response) : "";
+      note.textContent = why ? `The clip cannot be had at the moment: ${why}.`
+        : "The clip could not be loaded; it will be tried again.";
+      await new Promise((go) => setTimeout(go, wait));
+      if (!current()) return null;
+    }
+  };
+  // Its first byte says what it is; the rest is the player's matter.
+  const about = await get({ Range: "bytes=0-0" }, async (response) => {
+    await response.arrayBuffer();
+    return {
+      kind: response.headers.get("Content-Type") ?? "",
+      bytes: Number(response.headers.get("Content-Range")?.split("/")[1] ?? response.headers.get("Content-Length")),
+      start: Date.parse(response.headers.get("X-Clip-Start") ?? ""),
+      shorter: response.headers.get("X-Clip-Note"),
+    };
+  });
+  if (!about) return;
+  const { start } = about;
+  const film = about.kind.startsWith("video/");
   const player = document.createElement(film ? "video" : "audio");
   player.controls = true;
   player.preload = "metadata";
@@ -246,7 +263,16 @@ async function showClip(place, eventId) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", "Spectrogram of the clip with the detector's score, see the text beside it");
   place.replaceChildren(player, canvas, note, save);
-  note.textContent = shorter ? `Shorter than it was meant to be: ${shorter}.` : "";
+  const known = about.shorter ? `Shorter than it was meant to be: ${about.shorter}.` : "";
+  note.textContent = known;
+  if (!(about.bytes <= CLIP_LOOKED_AT)) {
+    canvas.hidden = true;
+    note.textContent = `${known} It is too large for a spectrogram.`.trim();
+    return;
+  }
+  const bytes = await get({}, (response) => response.arrayBuffer());
+  if (!bytes) return void (canvas.hidden = true);
+  note.textContent = known;
   // Only to decode: nothing is played by it.
   const context = new OfflineAudioContext(1, 1, 16_000);
   const buffer = await context.decodeAudioData(bytes).catch(() => null);

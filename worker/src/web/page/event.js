@@ -39,7 +39,7 @@
   async function loadEvent() {
     if (state.view !== "event" || !file.id || !$("login").hidden) return;
     const asked = (file.asked += 1);
-    const response = await fetch(`/api/events/${encodeURIComponent(file.id)}`).catch(() => null);
+    const response = await ask(`/api/events/${encodeURIComponent(file.id)}`);
     if (asked !== file.asked) return;
     if (response?.status === 401) return showLogin();
     put($("event-note"), response?.ok ? "" : response?.status === 404 ? "There is no such event (any more)."
@@ -56,9 +56,9 @@
   async function say(verdict) {
     const id = file.id;
     put($("event-error"), "");
-    const response = await fetch(`/api/events/${encodeURIComponent(id)}/feedback`, {
+    const response = await ask(`/api/events/${encodeURIComponent(id)}/feedback`, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verdict }),
-    }).catch(() => null);
+    });
     if (id !== file.id) return;
     if (response?.status === 401) return showLogin();
     if (!response?.ok) return put($("event-error"), "That could not be stored: try again.");
@@ -90,5 +90,5 @@
     if (state.view === "event" && detail.data?.event_id === file.id) loadEvent();
   });
   addEventListener("resize", showEvent);
-  if (state.heard) go();
+  if (state.begun) go();
 }

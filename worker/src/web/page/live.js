@@ -7,13 +7,42 @@ const FAR_S = 1.2; // Further behind, it jumps; nearer, it plays a little faster
 const KEEP_S = 15; // What was played is kept for so long.
 const SILENT_MS = 2500; // Nothing for so long is not live any more.
 const DEAD_MS = 10_000; // The server says something every three seconds.
+const REVIVE_MS = 5000; // Wait before what stands still is begun anew once more; it doubles, up to
+const REVIVE_AT_MOST_MS = 60_000;
+const PICTURE_SCALE = 90_000; // Ticks per second of pictures.
 const KIND = { tracks: 1, videoInit: 2, audioInit: 3, video: 4, audio: 5, raw: 6, jpeg: 7, notice: 8, alive: 9 };
 
 const live = {
   name: null, pictures: true, sound: true, volume: 1, session: null, video: null, audio: null, raw: null, tracks: null,
   heard: 0, mediaAt: 0, shownUs: null, note: "", passing: "", passingUntil: 0, reconnects: 0, failures: [],
   drawing: false,
+  // Of each track for itself: one may go on while the other stands still.
+  tracksAt: 0, pictureAt: 0, pictureGap: 0, movedAt: 0, soundAt: 0, reviveAt: 0, revivePause: REVIVE_MS, wall: null,
 };
+
+/** Where a fragment of pictures begins, in seconds, where decoding may begin with it (ISO/IEC 14496-12); else null. */
+function keyTime(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let [start, needsOthers] = [null, true];
+  const walk = (from, end) => {
+    for (let at = from; at + 16 <= end;) {
+      const size = view.getUint32(at);
+      const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+      if (size < 8 || at + size > end) return;
+      if (type === "moof" || type === "traf") walk(at + 8, at + size);
+      if (type === "tfdt") start = view.getUint8(at + 8) === 1 ? Number(view.getBigUint64(at + 12)) : view.getUint32(at + 12);
+      if (type === "trun") {
+        const fields = view.getUint32(at + 8);
+        // Of the first sample, after its duration and size.
+        const flags = at + 16 + [1, 4, 0x100, 0x200].filter((bit) => fields & bit).length * 4;
+        if (fields & 0x400 && flags + 4 <= at + size) needsOthers = Boolean(view.getUint32(flags) & 0x10000);
+      }
+      at += size;
+    }
+  };
+  walk(0, bytes.length);
+  return start === null || needsOthers ? null : start / PICTURE_SCALE;
+}
 
 /** One element that plays a fragmented MP4 as it comes, close to its end. */
 class Movie {
@@ -23,6 +52,12 @@ class Movie {
     this.failed = failed;
     this.epochUs = null;
     this.closed = false;
+    // How long it mostly takes until the next packet is there, seconds.
+    this.gap = 0;
+    // Of pictures: where what is kept may begin. Browsers throw away what cannot be decoded any more, all of it.
+    this.keys = element instanceof HTMLVideoElement ? [] : null;
+    this.seen = { at: null, frames: null };
+    this.movedAt = 0;
     const Source = window.ManagedMediaSource ?? window.MediaSource;
     if (!Source || !mime || !Source.isTypeSupported(mime)) throw new Error(`this browser does not play ${mime}`);
     this.source = new Source();
@@ -49,6 +84,8 @@ class Movie {
   }
 
   push(bytes) {
+    const key = this.keys && keyTime(bytes);
+    if (this.keys && key !== null) this.keys = [...this.keys.slice(-2000), key];
     this.queue.push(bytes);
     // Nothing takes it: it would only be older.
     if (this.queue.length > 2000) return this.fail(new Error("this device is too slow"));
@@ -60,7 +97,14 @@ class Movie {
     if (this.closed || !buffer || buffer.updating || this.source.readyState !== "open") return;
     try {
       const played = this.element.currentTime - KEEP_S;
-      if (buffer.buffered.length && buffer.buffered.start(0) < played - KEEP_S) return buffer.remove(0, played);
+      const first = buffer.buffered.length ? buffer.buffered.start(0) : played;
+      if (first < played - KEEP_S) {
+        const until = this.keys ? this.keys.filter((key) => key <= played).at(-1) ?? first : played;
+        if (until > first + 1) {
+          this.keys = this.keys?.filter((key) => key >= until) ?? null;
+          return buffer.remove(0, until - 0.001);
+        }
+      }
       if (!queue.length) return;
       // What waits goes in at once.
       const size = queue.reduce((sum, bytes) => sum + bytes.length, 0);
@@ -90,12 +134,25 @@ class Movie {
     const { element, buffer: { buffered } } = this;
     const start = buffered.start(buffered.length - 1);
     const end = buffered.end(buffered.length - 1);
-    if (behind > FAR_S || element.currentTime < start) {
+    this.look();
+    // The end goes forward in steps; between two of them as much is to be there as at other times.
+    const gap = Math.min(this.gap, 1);
+    if (behind > FAR_S + gap || element.currentTime < start) {
       const target = Math.max(start, end - EDGE_S);
       if (Math.abs(target - element.currentTime) > 0.05) element.currentTime = target;
     }
-    const rate = behind > 2 * EDGE_S ? 1.1 : behind > 1.4 * EDGE_S ? 1.04 : behind < 0.4 * EDGE_S ? 0.96 : 1;
+    const rate = behind > 2 * EDGE_S + gap ? 1.1 : behind > 1.4 * EDGE_S + gap ? 1.04 : behind < 0.4 * EDGE_S ? 0.96 : 1;
     if (element.playbackRate !== rate) element.playbackRate = rate;
+  }
+
+  /** Notes whether anything moves: time goes on, and pictures are decoded. */
+  look() {
+    const at = this.element.currentTime;
+    const frames = this.element.getVideoPlaybackQuality?.().totalVideoFrames ?? at;
+    if (at === this.seen.at || frames === this.seen.frames) return;
+    const begins = this.seen.at === null;
+    this.seen = { at, frames };
+    if (!begins) this.movedAt = performance.now();
   }
 
   /** Wall-clock time of what is shown, microseconds. */
@@ -159,8 +216,11 @@ function closeSound() {
 function onTracks(tracks) {
   const before = live.tracks;
   live.tracks = tracks;
-  if (live.pictures && before?.video?.generation !== tracks.video?.generation) {
+  live.tracksAt = performance.now();
+  // After an interruption nothing of what was before goes on, whatever there is now.
+  if (live.pictures && (!before || before.video?.generation !== tracks.video?.generation)) {
     closeVideo();
+    clearJpeg();
     const { video } = tracks;
     $("live-jpeg").hidden = video?.codec !== "jpeg";
     $("live-video").hidden = video?.codec === "jpeg";
@@ -173,7 +233,7 @@ function onTracks(tracks) {
       }
     }
   }
-  if (before?.audio?.generation !== tracks.audio?.generation) {
+  if (!before || before.audio?.generation !== tracks.audio?.generation) {
     closeSound();
     const { audio } = tracks;
     try {
@@ -187,18 +247,27 @@ function onTracks(tracks) {
   showLive();
 }
 
+function clearJpeg() {
+  const canvas = $("live-jpeg");
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  live.shownUs = null;
+}
+
 async function onJpeg(content, timeUs) {
   // The newest one only, where decoding takes longer than they come.
   if (live.drawing) return;
   live.drawing = true;
+  const { tracks } = live;
   try {
     const picture = await createImageBitmap(new Blob([content], { type: "image/jpeg" }));
+    if (live.tracks !== tracks) return picture.close();
     const canvas = $("live-jpeg");
     if (canvas.width !== picture.width) canvas.width = picture.width;
     if (canvas.height !== picture.height) canvas.height = picture.height;
     canvas.getContext("2d").drawImage(picture, 0, 0);
     picture.close();
     live.shownUs = timeUs;
+    live.movedAt = performance.now();
   } catch {
     // One that is broken is followed by another.
   } finally {
@@ -212,6 +281,13 @@ function onRecord(kind, timeUs, content) {
   if (kind >= KIND.video && kind <= KIND.jpeg) {
     live.mediaAt = now;
     live.note = "";
+  }
+  if (kind === KIND.audio || kind === KIND.raw) live.soundAt = now;
+  if (kind === KIND.video || kind === KIND.jpeg) {
+    const gap = live.pictureAt ? Math.min(now - live.pictureAt, 10_000) : 0;
+    live.pictureGap = Math.max(0.9 * live.pictureGap, gap);
+    live.pictureAt = now;
+    if (live.video) live.video.gap = live.pictureGap / 1000;
   }
   switch (kind) {
     case KIND.tracks: return onTracks(parse(content));
@@ -300,15 +376,16 @@ function leave() {
   closeSound();
   live.tracks = null;
   live.shownUs = null;
+  Object.assign(live, { mediaAt: 0, tracksAt: 0, pictureAt: 0, pictureGap: 0, movedAt: 0, soundAt: 0, reviveAt: 0,
+    revivePause: REVIVE_MS });
 }
 
 function enter(name, pictures) {
   leave();
-  Object.assign(live, { name, pictures, note: "", passing: "", mediaAt: 0, heard: performance.now() });
+  Object.assign(live, { name, pictures, note: "", passing: "", heard: performance.now() });
   live.session = {};
   $("live-screen").hidden = !pictures;
-  const context = $("live-jpeg").getContext("2d");
-  context.clearRect(0, 0, $("live-jpeg").width, $("live-jpeg").height);
+  clearJpeg();
   showLive();
   connect(live.session);
 }
@@ -331,6 +408,40 @@ function needsTap() {
   return Boolean(live.raw && !live.raw.allowed) || Boolean(live.audio && $("live-audio").paused);
 }
 
+/** The time of day of a moment, the same whenever it is asked for. */
+function wallClock(at) {
+  if (live.wall?.at !== at) {
+    live.wall = { at, text: new Date(Date.now() - (performance.now() - at)).toLocaleTimeString() };
+  }
+  return live.wall.text;
+}
+
+/** What is not as it was a moment ago, of each track for itself. */
+function judge(now) {
+  const pictures = live.pictures && Boolean(live.tracks?.video) && !live.tracks.no_video;
+  if (live.video) live.movedAt = Math.max(live.movedAt, live.video.movedAt);
+  // Some cameras send a picture every few seconds.
+  const patience = SILENT_MS + 2 * live.pictureGap;
+  return {
+    silent: Boolean(live.mediaAt) && now - live.mediaAt > SILENT_MS,
+    awaited: pictures && !live.movedAt,
+    still: pictures && Boolean(live.movedAt) && now - live.movedAt > patience,
+    // Pictures come and are not shown.
+    stuck: pictures && now - live.pictureAt < patience && now - Math.max(live.movedAt, live.tracksAt) > patience,
+    mute: Boolean(live.tracks?.audio && live.soundAt) && now - live.soundAt > SILENT_MS,
+  };
+}
+
+/** Begins anew where pictures come that are not shown; seldom, since what is heard is interrupted, too. */
+function revive(now, stuck) {
+  if (!stuck || document.hidden || now < live.reviveAt) return;
+  // What moved for a while since the last time is another matter.
+  if (live.movedAt > live.reviveAt) live.revivePause = REVIVE_MS;
+  live.reviveAt = now + live.revivePause;
+  live.revivePause = Math.min(2 * live.revivePause, REVIVE_AT_MOST_MS);
+  again(live.note);
+}
+
 function showLive() {
   if (!live.session) return;
   const now = performance.now();
@@ -341,17 +452,23 @@ function showLive() {
   put($("live-time"), timeUs === null ? "" : new Date(timeUs / 1000).toLocaleTimeString());
   put($("live-score"), !camera ? "" : camera.crying ? `CRYING ${percent(camera.score)}` : `cry ${percent(camera.score)}`);
   $("live-screen").classList.toggle("crying", Boolean(camera?.crying));
-  const silent = now - Math.max(live.mediaAt, 0) > SILENT_MS;
-  const behind = live.pictures ? live.video?.behind : live.audio?.behind;
+  const { silent, awaited, still, mute, stuck } = judge(now);
+  const late = live.pictures ? live.video : live.audio;
+  const behind = late?.behind > 2 + late?.gap;
+  // No text that changes by itself: it would be read aloud again and again.
   const text = live.note ? live.note
-    : live.mediaAt && silent ? `Nothing new for ${ago((now - live.mediaAt) / 1000)}.`
-      : !live.mediaAt ? "Waiting for the camera."
-        : behind > 2 ? `Behind by ${behind.toFixed(0)} s; catching up.`
-          : now < live.passingUntil ? live.passing : "";
-  const stale = Boolean(live.mediaAt) && (silent || behind > 2);
+    : !live.mediaAt ? "Waiting for the camera."
+      : silent ? `nothing new since ${wallClock(live.mediaAt)}.`
+        : still ? `the picture stands still since ${wallClock(live.movedAt)}.`
+          : mute ? `nothing is heard since ${wallClock(live.soundAt)}.`
+            : behind ? "what you see is late; catching up."
+              : awaited ? "Waiting for the first picture."
+                : now < live.passingUntil ? live.passing : "";
+  const stale = silent || still || behind;
   $("live-note").hidden = !text;
-  put($("live-note"), stale ? `Not up to date: ${text}` : text);
+  put($("live-note"), stale || (mute && !live.note) ? `Not up to date: ${text}` : text);
   $("live-screen").classList.toggle("out-of-date", stale);
+  revive(now, stuck);
   const missing = [
     live.pictures && live.tracks && (live.tracks.no_video || !live.tracks.video) ? `No pictures: ${live.tracks.no_video ?? "they are awaited"}.` : "",
     live.tracks && (live.tracks.no_audio || !live.tracks.audio) ? `No sound: ${live.tracks.no_audio ?? "the camera sends none"}.` : "",
@@ -397,6 +514,10 @@ addEventListener("nursery-begun", () => {
   leave();
   liveRoute();
 });
+// What was out of sight may have been paused by the browser.
+document.addEventListener("visibilitychange", () => {
+  live.tracksAt = performance.now();
+});
 setInterval(() => {
   if (!live.session) return;
   live.video?.follow();
@@ -409,3 +530,5 @@ setInterval(() => {
   }
   showLive();
 }, 200);
+// The page may have begun before this was here.
+if (state.begun) liveRoute();

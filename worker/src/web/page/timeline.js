@@ -154,10 +154,12 @@ const VERDICT = { cry: "a cry", not_cry: "not a cry" };
     const query = new URLSearchParams({
       from: new Date(until - hours * HOUR_MS).toISOString(), until: new Date(until).toISOString(), points: String(points),
     });
-    const response = await fetch(`/api/cameras/${encodeURIComponent(camera)}/timeline?${query}`).catch(() => null);
+    const response = await ask(`/api/cameras/${encodeURIComponent(camera)}/timeline?${query}`);
     if (asked !== look.asked) return;
     if (response?.status === 401) return showLogin();
-    put($("timeline-note"), response?.ok ? "" : "The timeline could not be loaded; it will be tried again.");
+    put($("timeline-note"), response?.ok ? ""
+      : response?.status === 404 ? "There is no camera of this name, and nothing is known of one."
+        : "The timeline could not be loaded; it will be tried again.");
     if (response?.ok) {
       const data = await response.json();
       if (asked !== look.asked) return;
@@ -215,5 +217,5 @@ const VERDICT = { cry: "a cry", not_cry: "not a cry" };
     showTimeline();
   });
   // The page may have begun before this was here.
-  if (state.heard) go();
+  if (state.begun) go();
 }
