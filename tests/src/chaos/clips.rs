@@ -63,7 +63,7 @@ pub fn examine(directory: &Path, most_bytes: u64, violations: &mut Vec<String>) 
     let installed = Command::new("ffprobe").arg("-version").output().is_ok_and(|o| o.status.success());
     clips.read = installed.then_some(0);
     for (path, _) in files(directory) {
-        if path.extension().is_some_and(|e| e == "part") {
+        if path.extension().is_some_and(|e| e.to_string_lossy().starts_with("part")) {
             clips.unfinished += 1;
             continue;
         }
