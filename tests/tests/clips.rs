@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -445,7 +446,7 @@ fn a_disk_without_room_ends_the_clip_and_not_the_event() {
     crib.microphone().play(&audio::cry(2.0));
     wait_clip(&service, "crib");
     service.stop();
-    let small = SmallDisk::mount(&directory(&service));
+    let small = SmallDisk::mount(&directory(&service), "100k");
     let Some(small) = small else {
         skip!("no file system can be mounted here");
     };
@@ -466,14 +467,54 @@ fn a_disk_without_room_ends_the_clip_and_not_the_event() {
     drop(small);
 }
 
-/// A file system of some kilobytes in the place of a directory, which belongs to whom it belonged.
+#[test]
+fn a_disk_that_is_full_costs_clips_and_no_event() {
+    let crib = RtspCamera::start(Codec::L16);
+    let mut config = config([camera("crib", crib.url())], []);
+    config["detection"]["cooldown_s"] = 0.into();
+    config["clips"] = json!({"enabled": true, "before_s": 2, "after_s": 1});
+    let mut service = Service::start(&config);
+    service.wait_live(&["crib"]);
+    service.stop();
+    let store = service.dir().join("state/store");
+    let Some(small) = SmallDisk::mount(&store, "16m") else {
+        skip!("no file system can be mounted here");
+    };
+    service.start_again();
+    service.wait_live(&["crib"]);
+    let ended = |service: &Service| {
+        let events = service.must(["events", "--json"]);
+        events.lines().filter(|l| l.contains("cry.ended")).count()
+    };
+    for n in 1..=2 {
+        crib.microphone().play(&audio::cry(4.0));
+        until(&format!("{n} clips are there"), LONG, || {
+            let parts = files(&service).iter().any(|path| path.extension().is_some_and(|e| e != "wav"));
+            (clips(&service).len() == n && !parts).then_some(())
+        });
+    }
+    let first = files(&service).pop_first().unwrap();
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(store.join("of-somebody")).unwrap();
+    for size in [1 << 16, 1] {
+        while file.write(&vec![1; size]).is_ok_and(|n| n > 0) {}
+    }
+    crib.microphone().play(&audio::cry(4.0));
+    until("the cry is stored", LONG, || (ended(&service) == 3).then_some(()));
+    assert!(!first.exists(), "the oldest clip is still there");
+    let log = service.must(["logs"]);
+    assert!(log.contains("clips give way to the store") || log.contains("the oldest were removed"), "{log}");
+    service.stop();
+    drop(small);
+}
+
+/// A file system of such a size in the place of a directory, which belongs to whom it belonged.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(place: &Path) -> Option<Self> {
+    fn mount(place: &Path, size: &str) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let owner = fs::metadata(place).unwrap();
-        let options = format!("size=100k,mode=700,uid={},gid={}", owner.uid(), owner.gid());
+        let options = format!("size={size},mode=700,uid={},gid={}", owner.uid(), owner.gid());
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(place);
         wait::output(&mut mount, PATIENCE).status.success().then(|| Self(place.to_owned()))

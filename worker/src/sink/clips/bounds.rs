@@ -36,11 +36,15 @@ impl Clips {
         self.keep_bytes().min(self.room)
     }
 
+    /// What all of them together take.
+    fn taken(&self) -> u64 {
+        let written = |(number, open): (&i64, &Open)| on_disk(self.shelf.part_bytes(*number, open.tries));
+        self.open.iter().map(written).sum::<u64>().saturating_add(self.kept)
+    }
+
     /// Sees how much room the disk has.
     pub(super) fn measure(&mut self, now: Instant) {
-        let written: u64 =
-            self.open.iter().map(|(number, open)| on_disk(self.shelf.part_bytes(*number, open.tries))).sum();
-        let taken = i64::try_from(self.kept.saturating_add(written)).unwrap_or(i64::MAX);
+        let taken = i64::try_from(self.taken()).unwrap_or(i64::MAX);
         self.room = match self.disk.spare(self.shelf.path(), now) {
             Some(spare) => u64::try_from(taken.saturating_add(spare)).unwrap_or(0),
             None => u64::MAX,
@@ -68,7 +72,8 @@ impl Clips {
         }
         if self.kept > 0 || !self.open.is_empty() {
             self.measure(now);
-            self.cramped = !self.make_room(0, now) && self.room < self.keep_bytes();
+            // What they may grow to by the next look is too much to end them for.
+            self.cramped = !self.make_room(0, now) && self.room < self.taken();
         }
     }
 
