@@ -3,11 +3,16 @@
 
 use std::{
     collections::VecDeque,
-    io::{IoSlice, IoSliceMut},
+    io::IoSlice,
+    mem::{offset_of, size_of},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
 
 /// Descriptors that may wait for their frames; more than that are closed.
 const WAITING: usize = 16;
@@ -15,35 +20,66 @@ const WAITING: usize = 16;
 /// with descriptors, and who keeps to the rule sends one with each.
 const AT_ONCE: usize = 4;
 
+/// One control message with as many descriptors.
+#[repr(C)]
+struct Control {
+    head: libc::cmsghdr,
+    numbers: [i32; AT_ONCE],
+}
+
+impl Control {
+    fn new() -> Self {
+        Self { head: libc::cmsghdr { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0 }, numbers: [-1; AT_ONCE] }
+    }
+
+    /// Those that the kernel made for this process, of which it now is the owner, also where there were more than had
+    /// room.
+    fn take(&self, filled: usize) -> impl Iterator<Item = OwnedFd> {
+        let length = self.head.cmsg_len.min(filled);
+        let is_rights = (self.head.cmsg_level, self.head.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+        let count = length.saturating_sub(offset_of!(Control, numbers)) / size_of::<i32>();
+        let numbers = self.numbers.iter().take(if is_rights { count } else { 0 });
+        #[allow(unsafe_code, reason = "what arrives is a number, of which somebody must become the owner")]
+        // SAFETY: the kernel has just made it for this process, and nobody else has seen its number.
+        numbers.map(|number| unsafe { OwnedFd::from_raw_fd(*number) })
+    }
+}
+
 /// Receives bytes, and puts the descriptors that came with them behind those in `waiting`.
 ///
 /// # Errors
-/// As recv(2).
+/// As recv(2); ENOBUFS where more descriptors came at once than one reception takes: all of them are closed.
 pub fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
     waiting: &mut VecDeque<OwnedFd>,
     flags: MsgFlags,
 ) -> nix::Result<usize> {
-    let mut space = nix::cmsg_space!([i32; AT_ONCE]);
-    let mut parts = [IoSliceMut::new(bytes)];
+    let mut control = Control::new();
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    for part in message.cmsgs()? {
-        let ControlMessageOwned::ScmRights(numbers) = part else { continue };
-        for number in numbers {
-            #[allow(
-                unsafe_code,
-                reason = "what arrives is a number, of which somebody must become the owner"
-            )]
-            // SAFETY: the kernel has just made it for this process, and nobody else has seen its number.
-            let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-            if waiting.len() < WAITING {
-                waiting.push_back(descriptor);
-            }
+    #[allow(unsafe_code, reason = "nix leaves descriptors open whose control message was cut")]
+    // SAFETY: a header of zeros is one without anything.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    #[allow(unsafe_code, reason = "as above")]
+    // SAFETY: the header points to bytes and to room for a control message that outlive the call, with their lengths.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags.bits()) };
+    let received = Errno::result(received)?;
+    let arrived = control.take(message.msg_controllen as usize);
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        arrived.for_each(drop);
+        return Err(Errno::ENOBUFS);
+    }
+    for descriptor in arrived {
+        if waiting.len() < WAITING {
+            waiting.push_back(descriptor);
         }
     }
-    Ok(message.bytes)
+    Ok(received as usize)
 }
 
 /// Sends bytes, and a descriptor with the first of them. Where any are sent the descriptor is.
@@ -116,7 +152,12 @@ mod tests {
         let rights = [ControlMessage::ScmRights(&many)];
         sendmsg::<()>(ours.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
         // The control message that did not fit is cut, and what it held is closed.
+        let socket = ours.as_fd().try_clone_to_owned().unwrap();
+        drop(ours);
         let received = receive(theirs.as_fd(), &mut [0; 8], &mut waiting, MsgFlags::empty());
-        assert!(received.is_err() || waiting.len() <= AT_ONCE, "{received:?}, {}", waiting.len());
+        assert_eq!((received, waiting.len()), (Err(Errno::ENOBUFS), 0));
+        drop(socket);
+        // Nobody holds the other end any more, so it is closed for this one.
+        assert_eq!(receive(theirs.as_fd(), &mut [0; 8], &mut waiting, MsgFlags::empty()), Ok(0));
     }
 }

@@ -110,6 +110,13 @@ pub struct AudioTrack {
     pub config: Data,
 }
 
+impl AudioTrack {
+    /// Its numbers are those of sound: 1 to 192 kHz, at most 8 channels.
+    pub fn is_sound(&self) -> bool {
+        (1000..=192_000).contains(&self.rate) && (1..=8).contains(&self.channels)
+    }
+}
+
 /// What a camera sends at present.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tracks {

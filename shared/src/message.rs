@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 11;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -179,7 +179,7 @@ pub enum ToWorker {
     /// web: the answer to its question.
     History { ticket: u64, answer: Answer },
     /// capture: somebody wants the media ([`crate::media`]). Comes with the descriptor of a stream socket.
-    Media,
+    Media { operator: bool },
     /// web, light: what it wanted. Comes with the descriptor of a stream socket where nothing speaks against it.
     MediaOf { ticket: u64, why_not: Option<String> },
     /// capture: to remember so much of the media from now on, for clips.
@@ -215,7 +215,7 @@ impl ToWorker {
     pub fn brings_descriptor(&self) -> bool {
         matches!(
             self,
-            Self::Media
+            Self::Media { .. }
                 | Self::MediaOf { why_not: None, .. }
                 | Self::OpenClip { .. }
                 | Self::ClipOf { found: Found::Clip(_), .. }

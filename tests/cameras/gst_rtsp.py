@@ -23,6 +23,8 @@ STREAMS = {
     "l16-16k": "{audio},format=S16BE,rate=16000,channels=1 ! rtpL16pay pt=97 name=pay0",
     "aac-16k": "{audio},rate=16000,channels=1 ! " + AAC.format(pay="pay0"),
     "aac-48k-stereo": "{audio},rate=48000,channels=2 ! " + AAC.format(pay="pay0"),
+    # The access units of an ADTS file as they are.
+    "aac-units": 'filesrc location="{file}" ! aacparse ! rtpmp4gpay pt=97 name=pay0',
     "h264-aac": VIDEO + "{audio},rate=16000,channels=1 ! " + AAC.format(pay="pay1"),
     "h264-pcmu": VIDEO + "{audio},rate=8000,channels=1 ! mulawenc ! rtppcmupay name=pay1",
 }
@@ -63,7 +65,7 @@ def main():
 
     audio = f'filesrc location="{arguments.wav}" ! wavparse ! audioconvert ! audioresample ! audio/x-raw'
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch("( " + STREAMS[arguments.stream].format(audio=audio) + " )")
+    factory.set_launch("( " + STREAMS[arguments.stream].format(audio=audio, file=arguments.wav) + " )")
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service("0")

@@ -7,7 +7,8 @@
 The network is built in PyTorch from the file's own description, exported to ONNX as a service would use it (features
 of one window and memories in, logits and memories out; fixed batch), and run on one thread. Both sides take turns in
 short rounds on one core, so that whatever else the machine does meets both; what counts is the ratio, and only of
-runs like these. Fails if the outputs differ. Times are of the network alone, copies of its memories included: ours
+runs like these. The limit is what the multiply-accumulates of a window take at the rate at which this core multiplies large
+matrices, as candle does it. Fails if the outputs differ. Times are of the network alone, copies of its memories included: ours
 hands them in and out as a service must; ONNX Runtime's stay bound to its own buffers.
 """
 
@@ -173,6 +174,8 @@ def compare(ours, network, shape, rounds, windows, folder):
     quarters = statistics.quantiles(ratios, n=4)
     cells = [batch, f"{mine:.3f}", f"{theirs:.3f}", f"{call_overhead_ms(shape):.3f}", f"{mine / batch:.3f}",
              f"{mine / theirs:.2f}", f"{quarters[0]:.2f} to {quarters[2]:.2f}", f"{difference:.0e}"]
+    limit = ours.ask("limit")
+    cells.append(f"{mine / batch / (limit['macs'] / limit['macs_per_s'] * 1e3):.2f}")
     print("|", " | ".join(map(str, cells)), "|", flush=True)
     return difference
 
@@ -195,7 +198,7 @@ def main():
     print(f"{description['name']} {description['version']}, ONNX Runtime {onnxruntime.__version__}")
     differences = [check_detector(ours, network, description)]
     columns = ["batch", "ours, ms", "ONNX Runtime, ms", "of it the call, ms", "ours per window, ms", "ratio",
-               "its quartiles over rounds", "logits differ by"]
+               "its quartiles over rounds", "logits differ by", "times the arithmetic limit"]
     print("|", " | ".join(columns), "|")
     print("|" + "---|" * len(columns))
     with tempfile.TemporaryDirectory() as folder:

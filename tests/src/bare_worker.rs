@@ -101,7 +101,7 @@ impl BareWorker {
     /// Asks for its media for somebody else, who is given the other end.
     pub fn hand_over(&mut self, give: impl FnOnce(BorrowedFd<'_>)) {
         let (ours, theirs) = media_pair();
-        send_with(&self.socket, &ToWorker::Media, theirs.as_fd());
+        send_with(&self.socket, &ToWorker::Media { operator: false }, theirs.as_fd());
         give(ours.as_fd());
     }
 }
@@ -118,7 +118,7 @@ pub fn media_pair() -> (UnixStream, UnixStream) {
 /// Asks the capture process at the other end of `socket` for its media.
 pub fn connect(socket: &UnixStream) -> MediaEnd {
     let (ours, theirs) = media_pair();
-    send_with(socket, &ToWorker::Media, theirs.as_fd());
+    send_with(socket, &ToWorker::Media { operator: false }, theirs.as_fd());
     ours.set_nonblocking(false).expect("a socket");
     ours.set_read_timeout(Some(wait::PATIENCE)).expect("a time limit");
     MediaEnd(ours)

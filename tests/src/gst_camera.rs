@@ -22,6 +22,8 @@ pub enum Stream {
     Aac48kStereo,
     H264Aac,
     H264Pcmu,
+    /// The access units of an ADTS file, given instead of a WAV file.
+    AacUnits,
 }
 
 impl Stream {
@@ -34,6 +36,7 @@ impl Stream {
             Stream::Aac48kStereo => "aac-48k-stereo",
             Stream::H264Aac => "h264-aac",
             Stream::H264Pcmu => "h264-pcmu",
+            Stream::AacUnits => "aac-units",
         }
     }
 }

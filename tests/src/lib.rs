@@ -6,8 +6,10 @@
 
 pub mod audio;
 pub mod bare_worker;
+pub mod bench;
 pub mod browser;
 pub mod chaos;
+pub mod farm;
 pub mod gst_camera;
 pub mod http;
 pub mod package;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nursery_shared::{
     config::from_json,
     media::{AudioCodec, FromCapture, Kind, Packet, Tracks, VideoCodec},
-    message::{FromWorker, ModelShape, ToWorker},
+    message::{CameraReport, FromWorker, ModelShape, ToWorker},
     timestamp,
 };
 use nursery_tests::{
@@ -132,6 +132,20 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
     assert!(tracks(&mut media).video.is_some());
     assert!(packet(&mut media, Kind::Video).data.len() > 10);
     assert_eq!((camera.connected(), camera.most_playing()), (1, 1));
+}
+
+#[test]
+fn pictures_are_not_to_blame_for_a_camera_that_was_away() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let camera = RtspCamera::with(Setup { film: Some(film), most_sessions: 1, ..Setup::default() });
+    camera.go_away();
+    let mut worker = capture(&camera.url(), r#", "video": "always""#);
+    for _ in 0..2 {
+        while !matches!(worker.receive(), FromWorker::Camera(CameraReport { error: Some(_), .. })) {}
+    }
+    camera.come_back();
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
+    assert_eq!(camera.tracks_set_up(), ["audio", "video"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //!
 //! - `batch N`: N streams begin anew; answers `{}`.
 //! - `run W`: their next W windows; answers with the milliseconds that each took and the last window's logits.
+//! - `limit`: multiply-accumulates of a window, and how many of them this core does a second in large products of matrices.
 //! - `detect FILE`: probabilities of a recording (32-bit floats, little endian, 16 kHz) by the whole detector.
 //!
 //! The input is pseudo-random, the same as that of `Lcg(7)` in tests/golden/signal_generator.py.
@@ -28,6 +29,33 @@ struct Answer {
     logits: Vec<Vec<f32>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     probabilities: Vec<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    macs: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    macs_per_s: Option<f64>,
+}
+
+/// Rows and columns of matrices that fit the caches and keep all lanes busy.
+const LARGE: usize = 256;
+
+/// What this core does in the best of some products: no network can be faster.
+fn limit(detector: &Detector) -> Result<Answer, String> {
+    let d = detector.description();
+    let macs = d.network.macs(d.hop / d.front_end.step, d.front_end.mels);
+    let product = || -> candle_core::Result<f64> {
+        let a = Tensor::rand(-1f32, 1f32, (LARGE, LARGE), &Device::Cpu)?;
+        let start = Instant::now();
+        let product = a.matmul(&a)?;
+        let took = start.elapsed().as_secs_f64();
+        // Somebody looks at it.
+        product.sum_all()?.to_scalar::<f32>()?;
+        Ok((LARGE * LARGE * LARGE) as f64 / took)
+    };
+    let mut best = 0f64;
+    for _ in 0..50 {
+        best = best.max(product().map_err(|e| e.to_string())?);
+    }
+    Ok(Answer { macs: Some(macs), macs_per_s: Some(best), ..Answer::default() })
 }
 
 /// Values in [-1, 1) by the linear congruential generator of Numerical Recipes.
@@ -93,8 +121,9 @@ fn serve(weights: &str) -> Result<(), String> {
                 Answer::default()
             }
             "run" => streams.run(&detector, number()?)?,
+            "limit" => limit(&detector)?,
             "detect" => detect(&mut detector, argument)?,
-            _ => return Err(format!("{line:?}: must be batch N, run W or detect FILE")),
+            _ => return Err(format!("{line:?}: must be batch N, run W, limit or detect FILE")),
         };
         let text = serde_json::to_string(&answer).map_err(|e| e.to_string())?;
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| e.to_string())?;

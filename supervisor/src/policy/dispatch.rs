@@ -2,7 +2,7 @@
 //! windows whose process died. What the model remembers of a stream goes out with each window and comes back with
 //! its scores; kept is only what came back with the last window that was scored.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use nursery_shared::{
     frame::{MAX_FROM_WORKER, MAX_TO_WORKER},
@@ -23,6 +23,12 @@ use super::{
 /// Bytes in a frame beyond PCM, states and scores: once, and for each window.
 const FRAME_OVERHEAD: usize = 256;
 const WINDOW_OVERHEAD: usize = 64;
+/// A window waits so long for those of other cameras, where there are so many that some will come: a process that is woken
+/// for one window does much the same as for several.
+const GATHER: Duration = Duration::from_millis(20);
+const GATHER_FROM: usize = 8;
+/// Windows that one process gets before another one gets any.
+const WORTH_WAKING: usize = 4;
 /// Inference processes that a window may cost.
 const MAX_DEATHS: usize = 2;
 /// Wall-clock times beyond the year 9999 are not believed.
@@ -129,9 +135,32 @@ impl Policy {
         }
     }
 
+    /// Until when those that wait may wait for others; `None` where that is over, or would bring nothing.
+    fn gathering(&self) -> Option<Time> {
+        let most = self.config.inference.max_batch as usize;
+        if self.cameras.len() < GATHER_FROM || self.ring.len() >= most || self.stopping.is_some() {
+            return None;
+        }
+        let mut oldest = Time(u64::MAX);
+        for camera in self.ring.iter().filter_map(|id| self.cameras.get(id)) {
+            let first = camera.queue.front()?;
+            // Recordings are read as fast as they are scored, and what killed a process is to be known soon.
+            if camera.lossless || !first.deaths.is_empty() {
+                return None;
+            }
+            oldest = oldest.min(Time(first.window.arrived_us));
+        }
+        Some(oldest + GATHER).filter(|until| *until > self.now)
+    }
+
     /// Hands waiting windows, one per camera, to idle inference processes, shared out evenly.
     pub(super) fn dispatch(&mut self) {
+        self.gathers_until = None;
         if self.ring.is_empty() || self.ledger.is_full() {
+            return;
+        }
+        self.gathers_until = self.gathering();
+        if self.gathers_until.is_some() {
             return;
         }
         let idle = |slot: u32| self.workers.get(&slot).filter(|w| w.batch.is_none());
@@ -141,11 +170,14 @@ impl Policy {
         // something, and must not be found when there is much to do.
         idle.sort_unstable();
         let max_batch = self.config.inference.max_batch as usize;
+        // What is read faster than time keeps everybody busy.
+        let lossless = self.ring.iter().any(|id| self.cameras.get(id).is_some_and(|c| c.lossless));
+        let least = if lossless { 1 } else { WORTH_WAKING };
         for (i, (_, slot)) in idle.iter().enumerate() {
             let loaded = self.workers.get(slot).and_then(|w| w.loaded.clone());
             let model = loaded.unwrap_or_else(|| Arc::clone(&self.model.shape));
             let most = most_in_a_frame(&model).min(max_batch);
-            let share = self.ring.len().div_ceil(idle.len() - i);
+            let share = self.ring.len().div_ceil(idle.len() - i).max(least);
             let windows = self.take_windows(share.min(most));
             if windows.is_empty() {
                 return;

@@ -9,8 +9,8 @@ use super::{Action, Key, Policy, Time, worker::State};
 
 /// Shortest time between two sockets to the same camera.
 const CONNECTIONS: Duration = Duration::from_millis(200);
-/// Most clips that may be open.
-const MOST_CLIPS: usize = 1024;
+/// Most clips of one camera that may be open: one of a cry, and those that are being ended.
+const MOST_CLIPS: usize = 8;
 
 /// What is under way.
 #[derive(Debug, Default)]
@@ -54,6 +54,7 @@ impl Policy {
         };
         match found {
             Ok(camera) => {
+                self.media.connected_at.retain(|_, at| soon(at));
                 self.media.connected_at.insert(camera.slot, now);
                 self.actions.push(Action::Connect { camera, viewer, ticket });
             }
@@ -72,7 +73,9 @@ impl Policy {
             return Err(format!("opened clip {clip} twice"));
         }
         let found = match self.capturing(camera) {
-            Ok(_) if self.media.clips.len() >= MOST_CLIPS => Err(format!("{MOST_CLIPS} clips are open")),
+            Ok(key) if self.media.clips.values().filter(|slot| **slot == key.slot).count() >= MOST_CLIPS => {
+                Err(format!("{MOST_CLIPS} clips of this camera are open"))
+            }
             found => found,
         };
         match found {

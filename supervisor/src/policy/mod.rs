@@ -173,6 +173,8 @@ pub struct Policy {
     wall_us: i64,
     /// The deadline that was given out last.
     armed: Option<Time>,
+    /// Windows wait for others until then.
+    gathers_until: Option<Time>,
     /// Newest message of anybody.
     heard_at: Time,
     /// All workers were forgiven a silence, and none has been heard since.
@@ -233,6 +235,7 @@ impl Policy {
             now,
             wall_us,
             armed: None,
+            gathers_until: None,
             heard_at: now,
             forgave_silence: false,
             started_at: now,

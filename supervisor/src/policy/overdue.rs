@@ -35,6 +35,7 @@ impl Policy {
             self.offline_deadline(),
             self.web_deadline(),
             self.light_deadline(),
+            self.gathers_until,
         ];
         workers.chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
     }

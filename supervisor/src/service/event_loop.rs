@@ -346,7 +346,7 @@ impl EventLoop {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         match socketpair(AddressFamily::Unix, SockType::Stream, None, flags) {
             Ok((from, to)) => {
-                self.send(camera, &ToWorker::Media, Some(from));
+                self.send(camera, &ToWorker::Media { operator: false }, Some(from));
                 self.send(viewer, &ToWorker::MediaOf { ticket, why_not: None }, Some(to));
             }
             Err(e) => {
@@ -680,7 +680,7 @@ impl EventLoop {
         let reply = Reply::Done { message: format!("the media of camera {camera:?} follows") };
         if let Some(socket) = self.clients.hand_over(id, &reply) {
             tracing::info!("{camera}: listened to by (uid {}, pid {})", show(peer.uid), show(peer.pid));
-            self.send(key, &ToWorker::Media, Some(socket));
+            self.send(key, &ToWorker::Media { operator: true }, Some(socket));
         }
     }
 

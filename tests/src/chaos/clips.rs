@@ -1,7 +1,8 @@
 //! The clips of a run: never more than they may be, and each of them can be played, whoever died while it was written.
 
 use std::{
-    fs,
+    collections::HashSet,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -23,9 +24,11 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Clips {
     /// Bytes on the disk at the most.
     pub most_bytes: u64,
-    /// Files at the end, and how many of them ffprobe has read; `None` where it is not installed.
+    /// Files that were finished, and how many of them ffprobe has read; `None` where it is not installed.
     pub files: usize,
     pub read: Option<usize>,
+    /// Those of them that are left at the end.
+    pub kept: usize,
     /// Files that were being written when the service ended; the next one makes them whole.
     pub unfinished: usize,
     /// Seconds in all.
@@ -43,6 +46,10 @@ fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
     entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.blocks() * 512))).collect()
 }
 
+fn is_finished(path: &Path) -> bool {
+    path.extension().is_some_and(|e| ["wav", "m4a", "mp4"].iter().any(|known| e == *known))
+}
+
 /// Looks at how much there is until it is over.
 pub fn watch(directory: &Path, over: &AtomicBool, violations: &Violations) -> u64 {
     let (mut most, mut told) = (0, false);
@@ -57,31 +64,75 @@ pub fn watch(directory: &Path, over: &AtomicBool, violations: &Violations) -> u6
     most
 }
 
-/// Has ffprobe read them all, once nobody writes any more.
-pub fn examine(directory: &Path, most_bytes: u64, violations: &mut Vec<String>) -> Clips {
-    let mut clips = Clips { most_bytes, ..Clips::default() };
-    let installed = Command::new("ffprobe").arg("-version").output().is_ok_and(|o| o.status.success());
-    clips.read = installed.then_some(0);
-    for (path, _) in files(directory) {
-        if path.extension().is_some_and(|e| e.to_string_lossy().starts_with("part")) {
-            clips.unfinished += 1;
-            continue;
+/// Has ffprobe read each clip as soon as it is finished, before it has to give way to newer ones.
+pub struct Reader {
+    clips: Clips,
+    seen: HashSet<PathBuf>,
+    unplayable: Vec<String>,
+}
+
+impl Reader {
+    pub fn new() -> Self {
+        let installed = Command::new("ffprobe").arg("-version").output().is_ok_and(|o| o.status.success());
+        let clips = Clips { read: installed.then_some(0), ..Clips::default() };
+        Self { clips, seen: HashSet::new(), unplayable: Vec::new() }
+    }
+
+    /// Reads until it is over.
+    pub fn follow(mut self, directory: &Path, over: &AtomicBool) -> Self {
+        while !over.load(Ordering::SeqCst) {
+            self.read_new(directory);
+            sleep(4 * LOOK);
         }
-        clips.files += 1;
-        let Some(read) = &mut clips.read else { continue };
+        self
+    }
+
+    fn read_new(&mut self, directory: &Path) {
+        for (path, _) in files(directory) {
+            if !is_finished(&path) || self.seen.contains(&path) {
+                continue;
+            }
+            // Opened first: one that is removed meanwhile is read all the same.
+            if let Ok(file) = File::open(&path) {
+                self.read(&path, file);
+                self.seen.insert(path);
+            }
+        }
+    }
+
+    fn read(&mut self, path: &Path, file: File) {
+        self.clips.files += 1;
+        let Some(read) = &mut self.clips.read else { return };
         let out = Command::new("ffprobe")
-            .args(["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"])
-            .arg(&path)
+            .args([
+                "-v",
+                "error",
+                "-show_entries",
+                "format=duration",
+                "-of",
+                "csv=p=0",
+                "file:/proc/self/fd/0",
+            ])
+            .stdin(file)
             .output()
             .expect("ffprobe");
         let complaints = String::from_utf8_lossy(&out.stderr).trim().to_owned();
         let seconds: f64 = String::from_utf8_lossy(&out.stdout).trim().parse().unwrap_or(0.0);
         if out.status.success() && complaints.is_empty() && seconds > 0.0 {
             *read += 1;
-            clips.seconds += seconds;
+            self.clips.seconds += seconds;
         } else {
-            violations.push(format!("{}: {seconds} s, {complaints}", path.display()));
+            self.unplayable.push(format!("{}: {seconds} s, {complaints}", path.display()));
         }
     }
-    clips
+
+    /// What there was, once nobody writes any more.
+    pub fn finish(mut self, directory: &Path, most_bytes: u64) -> (Clips, Vec<String>) {
+        self.read_new(directory);
+        let left = files(directory);
+        self.clips.kept = left.iter().filter(|(path, _)| is_finished(path)).count();
+        self.clips.unfinished = left.len() - self.clips.kept;
+        self.clips.most_bytes = most_bytes;
+        (self.clips, self.unplayable)
+    }
 }

@@ -324,9 +324,15 @@ impl Events {
                     None => verdict.wrong.push(format!("{} ended before it started", request.event_id())),
                 },
                 "camera.offline" => {
-                    let since = request.body["data"]["since"].as_str().unwrap_or_default();
-                    let since_us = timestamp::parse_since(since).unwrap_or_default();
-                    offline.push((request.camera().to_owned(), since_us));
+                    // Those that fell silent at once are told of at once.
+                    let data = &request.body["data"];
+                    let several = data["cameras"].as_array().map_or(&[][..], Vec::as_slice);
+                    for one in std::iter::once(data).chain(several) {
+                        let since = one["since"].as_str().unwrap_or_default();
+                        let camera = one["camera"].as_str().unwrap_or_default();
+                        let since_us = timestamp::parse_since(since).unwrap_or_default();
+                        offline.push((camera.to_owned(), since_us));
+                    }
                 }
                 _ => {}
             }
@@ -399,6 +405,24 @@ mod tests {
         let refused = request("1", "e", "cry.started", at, 500);
         let verdict = ledger.judge(&names(), &[refused]);
         assert_eq!((verdict.lost.len(), verdict.refused), (2, 1));
+    }
+
+    #[test]
+    fn an_outage_is_announced_alone_or_together_with_others() {
+        let ledger = Ledger::default();
+        let number = ledger.outage_begins(1);
+        ledger.outage_ends(number);
+        let from_us = ledger.pages.lock().unwrap().outages[0].from_us;
+        let one = |camera: &str| json!({"event_id": camera, "camera": camera, "since": timestamp::rfc3339(from_us)});
+        let mut alert = request("1", "g", "camera.offline", 0, 204);
+        assert_eq!(ledger.judge(&names(), std::slice::from_ref(&alert)).lost.len(), 1);
+        alert.body["data"] = one("b");
+        assert_eq!(ledger.judge(&names(), std::slice::from_ref(&alert)).outages_announced, 1);
+        alert.body["data"] = one("a, b");
+        assert_eq!(ledger.judge(&names(), std::slice::from_ref(&alert)).lost.len(), 1);
+        alert.body["data"]["cameras"] = json!([one("a"), one("b")]);
+        let verdict = ledger.judge(&names(), &[alert]);
+        assert_eq!((verdict.outages_announced, verdict.lost.len()), (1, 0));
     }
 
     #[test]

@@ -121,8 +121,9 @@ pub fn run(options: &Options) -> Report {
     };
     let (baton, over) = (Baton::default(), AtomicBool::new(false));
     let kept = clips::directory(&state);
-    let (extremes, most_bytes) = std::thread::scope(|scope| {
+    let (extremes, most_bytes, reader) = std::thread::scope(|scope| {
         let keeping = scope.spawn(|| clips::watch(&kept, &over, &stage.violations));
+        let reading = scope.spawn(|| clips::Reader::new().follow(&kept, &over));
         let watching = scope.spawn(|| watcher::watch(&stage, &over));
         let playing = {
             let random = random.fork();
@@ -163,7 +164,11 @@ pub fn run(options: &Options) -> Report {
             stage.violations.add("the run itself is broken: no baby cries any more".into());
         }
         over.store(true, Ordering::SeqCst);
-        (watching.join().unwrap_or_default(), keeping.join().unwrap_or_default())
+        let Ok(reader) = reading.join() else {
+            stage.violations.add("the run itself is broken: nobody reads the clips any more".into());
+            return (Default::default(), 0, clips::Reader::new());
+        };
+        (watching.join().unwrap_or_default(), keeping.join().unwrap_or_default(), reader)
     });
     run.settle();
     run.bury();
@@ -175,8 +180,7 @@ pub fn run(options: &Options) -> Report {
     if !service.stop().status.success() {
         stage.violations.add("the service did not stop as it should".into());
     }
-    let mut unplayable = Vec::new();
-    let clips = clips::examine(&kept, most_bytes, &mut unplayable);
+    let (clips, unplayable) = reader.finish(&kept, most_bytes);
     // Before the disk below it.
     drop(service);
     drop(disk);

@@ -199,9 +199,10 @@ impl Display for Report {
         let read = c.read.map_or_else(|| "no ffprobe".to_owned(), |read| format!("ffprobe reads {read}"));
         writeln!(
             f,
-            "{} clips at the end, {:.0} s, {read}, {} unfinished; at most {:.1} MB on the disk",
+            "{} clips, {:.0} s, {read}, {} left and {} unfinished at the end; at most {:.1} MB on the disk",
             c.files,
             c.seconds,
+            c.kept,
             c.unfinished,
             c.most_bytes as f64 / 1e6
         )?;

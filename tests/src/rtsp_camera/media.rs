@@ -45,7 +45,7 @@ impl Codec {
 }
 
 /// ITU-T G.711 µ-law.
-fn mu_law(sample: i16) -> u8 {
+pub(crate) fn mu_law(sample: i16) -> u8 {
     let sign = if sample < 0 { 0x80 } else { 0 };
     let magnitude = i32::from(sample).abs().min(32_635) + 132;
     // From 132 on there is a highest bit, the seventh or above.

@@ -5,7 +5,7 @@ mod auth;
 mod connection;
 pub mod film;
 mod media;
-mod request;
+pub(crate) mod request;
 
 use std::{
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -19,6 +19,7 @@ use std::{
 
 pub use auth::{Credentials, Scheme};
 use film::Film;
+pub(crate) use media::mu_law;
 pub use media::{Codec, Microphone};
 
 use crate::wait;

@@ -241,7 +241,7 @@ impl World {
             // Nobody looks, so nothing is asked.
             ToWorker::Status(_) | ToWorker::Stored | ToWorker::Question { .. } | ToWorker::History { .. } => {
             }
-            ToWorker::Media
+            ToWorker::Media { .. }
             | ToWorker::MediaOf { .. }
             | ToWorker::OpenClip { .. }
             | ToWorker::CloseClip { .. }

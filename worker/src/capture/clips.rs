@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nursery_shared::media::{ClipReport, Packet, Tracks};
+use nursery_shared::media::{ClipReport, Kind, Packet, Tracks};
 
 use crate::media::clip::encoder::{Encoder, End};
 
@@ -202,6 +202,8 @@ struct Clip {
     /// Made when the first packet comes.
     encoder: Option<Encoder>,
     tracks: Tracks,
+    /// Pictures have changed since it began: those that come now are others.
+    sound_only: bool,
     /// Its file did not take something: nothing more goes in, or it would be torn in the middle.
     broken: bool,
 }
@@ -262,6 +264,7 @@ impl Writer {
                     written: 0,
                     encoder: None,
                     tracks,
+                    sound_only: false,
                     broken: false,
                 });
                 let last = self.clips.len() - 1;
@@ -285,8 +288,14 @@ impl Writer {
                     let clip = &mut self.clips[at];
                     if clip.encoder.is_none() {
                         clip.tracks = tracks.clone();
-                    } else if !goes_on(&clip.tracks, &tracks) {
-                        self.end(at, Some("the camera sends something else since then".into()));
+                        continue;
+                    }
+                    match goes_on(&clip.tracks, &tracks) {
+                        GoesOn::Yes => clip.sound_only = false,
+                        GoesOn::SoundOnly => clip.sound_only = true,
+                        GoesOn::No => {
+                            self.end(at, Some("the camera sends something else since then".into()));
+                        }
                     }
                 }
             }
@@ -315,6 +324,9 @@ impl Writer {
     /// Gives a packet to a clip; false where that ended it.
     fn give(&mut self, at: usize, packet: &Packet) -> bool {
         let clip = &mut self.clips[at];
+        if clip.sound_only && packet.kind == Kind::Video {
+            return true;
+        }
         if packet.time_us >= clip.until_us {
             self.end(at, None);
             return false;
@@ -349,11 +361,25 @@ impl Writer {
     }
 }
 
-/// What is in a file can go on with these tracks: pictures may come to an end, and those that begin are left out.
-fn goes_on(in_file: &Tracks, now: &Tracks) -> bool {
-    let nothing = now.audio.is_none() && now.video.is_none();
+/// How what is in a file can go on with other tracks.
+enum GoesOn {
+    Yes,
+    /// Pictures that cannot be decoded like those before are left out.
+    SoundOnly,
+    No,
+}
+
+/// Pictures may come to an end, and those that begin are left out; that they change, as at nightfall, costs nobody the sound.
+fn goes_on(in_file: &Tracks, now: &Tracks) -> GoesOn {
+    if now.audio.is_none() && now.video.is_none() {
+        return GoesOn::Yes;
+    }
     let pictures = in_file.video.is_none() || now.video.is_none() || in_file.video == now.video;
-    nothing || in_file.audio == now.audio && pictures
+    match (in_file.audio == now.audio, pictures) {
+        (true, true) => GoesOn::Yes,
+        (true, false) if now.audio.is_some() => GoesOn::SoundOnly,
+        _ => GoesOn::No,
+    }
 }
 
 impl Clip {

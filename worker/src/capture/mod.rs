@@ -115,8 +115,8 @@ const ORDERS: usize = 16;
 enum Order {
     /// This process to end, for this reason.
     End(Result<(), String>),
-    /// Media to be written to this socket.
-    Media(OwnedFd),
+    /// Media to be written to this socket, of an operator or not.
+    Media(OwnedFd, bool),
     /// So much of it to be remembered.
     Remember(Duration),
     /// A clip to be begun: its number, time and bytes at the most, and its file, unless that was lost on the way.
@@ -133,9 +133,9 @@ fn obey(inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
         loop {
             let order = match inbox.recv() {
                 Ok(Some((ToWorker::Drain, _)) | None) => Order::End(Ok(())),
-                Ok(Some((ToWorker::Media, Some(socket)))) => Order::Media(socket),
+                Ok(Some((ToWorker::Media { operator }, Some(socket)))) => Order::Media(socket, operator),
                 // It was lost on the way; who waits for media asks again.
-                Ok(Some((ToWorker::Media, None))) => continue,
+                Ok(Some((ToWorker::Media { .. }, None))) => continue,
                 Ok(Some((ToWorker::Remember { seconds }, _))) => {
                     Order::Remember(Duration::from_secs(seconds.into()))
                 }
@@ -193,8 +193,8 @@ async fn work(
                 None => break Ok(()),
                 Some(Order::End(outcome)) => break outcome,
                 // Its end is closed where there is nothing to be had.
-                Some(Order::Media(socket)) => if let Some(tap) = &mut tap {
-                    tap.connect(socket);
+                Some(Order::Media(socket, operator)) => if let Some(tap) = &mut tap {
+                    tap.connect(socket, operator);
                 },
                 Some(Order::Remember(memory)) => if let Some(tap) = &mut tap {
                     tap.remember(memory);

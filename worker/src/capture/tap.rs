@@ -22,6 +22,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::{mpsc, watch},
+    task::AbortHandle,
 };
 
 use super::{clock::StreamClock, listener::Now, source::Wishes};
@@ -30,8 +31,12 @@ use super::{clock::StreamClock, listener::Now, source::Wishes};
 const WAITING_BYTES: usize = 8 << 20;
 const WAITING_PACKETS: usize = 512;
 
-/// Sockets that media goes to.
-const MOST_VIEWERS: usize = 4;
+/// Sockets of other workers that media goes to, and of operators who listen.
+const MOST_WORKERS: usize = 4;
+const MOST_OPERATORS: usize = 8;
+
+/// From here on a time that is before another is another time: the clock was set back.
+const SET_BACK_US: i64 = 2_000_000;
 
 /// What is remembered for clips, at the most: half a minute of a large picture.
 const REMEMBERED_BYTES: usize = 24 << 20;
@@ -91,24 +96,32 @@ impl Tap {
     pub fn remember(&mut self, memory: Duration) {
         self.memory.span_us = memory.as_micros() as i64;
         if !self.memory.remembers() {
-            self.memory.packets.clear();
-            self.memory.bytes = 0;
+            self.memory.clear();
         }
         let media = self.is_wanted();
         self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
     }
 
-    /// Somebody wants the media: the viewers' process, or an operator who listens. The oldest gives way where there are
-    /// many.
-    pub fn connect(&mut self, socket: OwnedFd) {
+    /// Somebody wants the media: another worker, or an operator who listens. Where there are many, the oldest worker, which
+    /// is one that was replaced, gives way to another; operators to nobody, but who comes too late is refused.
+    pub fn connect(&mut self, socket: OwnedFd, operator: bool) {
+        let alike = |viewer: &&Viewer| viewer.operator == operator;
+        let count = self.viewers.iter().filter(alike).count();
+        if operator && count >= MOST_OPERATORS {
+            tracing::warn!("{MOST_OPERATORS} operators listen already; another was refused");
+            return;
+        }
+        if count >= MOST_WORKERS
+            && !operator
+            && let Some(oldest) = self.viewers.iter().position(|viewer| !viewer.operator)
+        {
+            self.viewers.remove(oldest);
+        }
         let number = self.next_viewer;
         let wishes = Wished { number, all: Arc::clone(&self.wished), source: self.wishes.clone() };
-        match Viewer::new(socket, wishes) {
+        match Viewer::new(socket, wishes, operator) {
             Ok(mut viewer) => {
                 self.next_viewer += 1;
-                if self.viewers.len() >= MOST_VIEWERS {
-                    self.viewers.remove(0);
-                }
                 viewer.send(&FromCapture::Tracks(self.tracks.clone()), Kind::Audio, true);
                 self.viewers.push(viewer);
                 self.wishes.send_modify(|wishes| wishes.media = true);
@@ -127,6 +140,15 @@ impl Tap {
         self.viewers.retain(|viewer| !viewer.queue.is_closed());
         let media = self.is_wanted();
         self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
+    }
+
+    fn forget_lost(&mut self) {
+        let before = self.viewers.len();
+        self.viewers.retain(|viewer| !viewer.lost);
+        if self.viewers.len() < before {
+            let media = self.is_wanted();
+            self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
+        }
     }
 
     fn is_wanted(&self) -> bool {
@@ -190,9 +212,13 @@ impl Tap {
         if !self.is_wanted() {
             return None;
         }
-        let newest = &mut self.newest_us[usize::from(packet.kind == Kind::Video)];
+        let place = usize::from(packet.kind == Kind::Video);
+        if self.newest_us[place].is_some_and(|newest| packet.time_us < newest.saturating_sub(SET_BACK_US)) {
+            self.begin_anew();
+        }
+        let newest = &mut self.newest_us[place];
         // Clocks are anchored anew now and then; times never step back for that.
-        packet.time_us = newest.map_or(packet.time_us, |newest| packet.time_us.max(newest + 1));
+        packet.time_us = newest.map_or(packet.time_us, |newest| packet.time_us.max(newest.saturating_add(1)));
         *newest = Some(packet.time_us);
         self.memory.remember(&packet);
         let (kind, key) = (packet.kind, packet.key);
@@ -200,8 +226,18 @@ impl Tap {
         Some(packet)
     }
 
+    /// The clock was set back: what was is of another time, and nobody can go on from it.
+    fn begin_anew(&mut self) {
+        self.newest_us = [None; 2];
+        self.memory.clear();
+        for tracks in [Tracks::default(), self.tracks.clone()] {
+            self.tell(&FromCapture::Tracks(tracks), Kind::Audio, true);
+        }
+    }
+
     fn tell(&mut self, message: &FromCapture, kind: Kind, key: bool) {
         self.viewers.iter_mut().for_each(|viewer| viewer.send(message, kind, key));
+        self.forget_lost();
     }
 }
 
@@ -219,6 +255,11 @@ impl Memory {
 
     fn remembers(&self) -> bool {
         self.span_us > 0
+    }
+
+    fn clear(&mut self) {
+        self.packets.clear();
+        self.bytes = 0;
     }
 
     /// Other tracks than before: what cannot be decoded with them is forgotten.
@@ -294,16 +335,28 @@ struct Viewer {
     waiting: Arc<AtomicUsize>,
     /// Pictures were left out: those up to the next key frame are of no use.
     awaits_key: bool,
+    /// No other worker.
+    operator: bool,
+    /// It was not told what everything else depends on: it has to begin anew.
+    lost: bool,
+    task: AbortHandle,
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        // Who does not read would hold its socket, and what waits for it, for ever.
+        self.task.abort();
+    }
 }
 
 impl Viewer {
-    fn new(socket: OwnedFd, wishes: Wished) -> std::io::Result<Self> {
+    fn new(socket: OwnedFd, wishes: Wished, operator: bool) -> std::io::Result<Self> {
         // The supervisor has made it non-blocking.
         let socket = UnixStream::from_std(StdUnixStream::from(socket))?;
         let (queue, rx) = mpsc::channel(WAITING_PACKETS);
         let waiting = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(serve(socket, rx, Arc::clone(&waiting), wishes));
-        Ok(Self { queue, waiting, awaits_key: false })
+        let task = tokio::spawn(serve(socket, rx, Arc::clone(&waiting), wishes)).abort_handle();
+        Ok(Self { queue, waiting, awaits_key: false, operator, lost: false, task })
     }
 
     /// Queues a message, where there is room.
@@ -325,6 +378,7 @@ impl Viewer {
         if video {
             self.awaits_key = !sent;
         }
+        self.lost |= !sent && matches!(message, FromCapture::Tracks(_));
     }
 }
 
@@ -427,7 +481,7 @@ mod tests {
         let mut tap = Tap::new(wishes, false, Duration::ZERO);
         tap.on_samples(&[0.5; 160], at(1_000_000));
         let (ours, mut end) = pair();
-        tap.connect(ours);
+        tap.connect(ours, false);
         assert_eq!(*wished.borrow(), Wishes { media: true, video: false });
         tap.on_samples(&[0.5; 160], at(1_010_000));
         let FromCapture::Tracks(tracks) = end.next().await else { panic!("no tracks") };
@@ -441,12 +495,12 @@ mod tests {
         let (wishes, mut wished) = watch::channel(Wishes::default());
         let mut tap = Tap::new(wishes, true, Duration::ZERO);
         let (ours, mut end) = pair();
-        tap.connect(ours);
+        tap.connect(ours, false);
         end.want(true).await;
         timeout(PATIENCE, wished.wait_for(|w| w.video)).await.unwrap().unwrap();
         // A second one that wants none takes the first's away from nobody.
         let (ours, mut other) = pair();
-        tap.connect(ours);
+        tap.connect(ours, false);
         assert!(matches!(other.next().await, FromCapture::Tracks(_)));
         other.want(false).await;
         drop(other);
@@ -459,13 +513,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_too_many_the_oldest_gives_way() {
+    async fn of_too_many_workers_the_oldest_gives_way() {
         let (wishes, wished) = watch::channel(Wishes::default());
         let mut tap = Tap::new(wishes, true, Duration::ZERO);
         let mut ends = Vec::new();
-        for _ in 0..=MOST_VIEWERS {
+        for _ in 0..=MOST_WORKERS {
             let (ours, end) = pair();
-            tap.connect(ours);
+            tap.connect(ours, false);
             ends.push(end);
         }
         let mut bytes = [0; 4096];
@@ -478,11 +532,89 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn operators_interrupt_nobody_and_who_comes_too_late_is_refused() {
+        let (wishes, wished) = watch::channel(Wishes::default());
+        let mut tap = Tap::new(wishes, true, Duration::ZERO);
+        let (ours, mut page) = pair();
+        tap.connect(ours, false);
+        let mut operators = Vec::new();
+        for _ in 0..MOST_OPERATORS + 1 {
+            let (ours, end) = pair();
+            tap.connect(ours, true);
+            operators.push(end);
+        }
+        let mut late = operators.pop().unwrap();
+        assert_eq!(timeout(PATIENCE, late.socket.read(&mut [0; 64])).await.unwrap().unwrap(), 0);
+        tap.on_media(sound(1));
+        for end in operators.iter_mut().chain([&mut page]) {
+            while !matches!(end.next().await, FromCapture::Packet(_)) {}
+        }
+        assert!(wished.borrow().media);
+    }
+
+    #[tokio::test]
+    async fn who_gives_way_holds_no_socket_and_has_no_wishes_even_if_it_never_reads() {
+        let (wishes, mut wished) = watch::channel(Wishes::default());
+        let mut tap = Tap::new(wishes, true, Duration::ZERO);
+        let (ours, mut deaf) = pair();
+        tap.connect(ours, false);
+        deaf.want(true).await;
+        timeout(PATIENCE, wished.wait_for(|w| w.video)).await.unwrap().unwrap();
+        // More than the socket takes.
+        (0..100).for_each(|n| drop(tap.on_media(picture(n, true, 50_000))));
+        tokio::task::yield_now().await;
+        let mut others = Vec::new();
+        for _ in 0..MOST_WORKERS {
+            let (ours, end) = pair();
+            tap.connect(ours, false);
+            others.push(end);
+        }
+        timeout(PATIENCE, wished.wait_for(|w| !w.video)).await.unwrap().unwrap();
+        let mut bytes = [0; 65_536];
+        while timeout(PATIENCE, deaf.socket.read(&mut bytes)).await.unwrap().unwrap() > 0 {}
+    }
+
+    #[tokio::test]
+    async fn who_could_not_be_told_of_other_tracks_has_to_begin_anew() {
+        let (wishes, wished) = watch::channel(Wishes::default());
+        let mut tap = Tap::new(wishes, true, Duration::ZERO);
+        let (ours, mut end) = pair();
+        tap.connect(ours, false);
+        (0..WAITING_PACKETS as i64 + 1).for_each(|n| drop(tap.on_media(sound(n))));
+        assert!(wished.borrow().media);
+        tap.on_media(Media::Tracks(Tracks { no_video: Some("refused".into()), ..Tracks::default() }));
+        assert!(!wished.borrow().media, "it goes on as if nothing had changed");
+        let mut bytes = [0; 65_536];
+        while timeout(PATIENCE, end.socket.read(&mut bytes)).await.unwrap().unwrap() > 0 {}
+    }
+
+    #[tokio::test]
+    async fn after_the_clock_was_set_back_media_goes_on_at_once_as_if_begun_anew() {
+        let (wishes, _wished) = watch::channel(Wishes::default());
+        let mut tap = Tap::new(wishes, true, Duration::from_secs(20));
+        let (ours, mut end) = pair();
+        tap.connect(ours, false);
+        let hour = 3_600_000_000;
+        for time in [hour, hour + 10_000, 5_000, 15_000] {
+            tap.on_media(sound(time));
+        }
+        assert_eq!(tap.remembered(0).map(|p| p.time_us).collect::<Vec<_>>(), [5_000, 15_000]);
+        let (mut times, mut tracks) = (Vec::new(), 0);
+        while times.len() < 4 {
+            match end.next().await {
+                FromCapture::Packet(p) => times.push(p.time_us),
+                FromCapture::Tracks(_) => tracks += 1,
+            }
+        }
+        assert_eq!((times, tracks), (vec![hour, hour + 10_000, 5_000, 15_000], 3));
+    }
+
+    #[tokio::test]
     async fn who_does_not_read_gets_whole_pictures_from_a_key_frame_on_later() {
         let (wishes, _wished) = watch::channel(Wishes::default());
         let mut tap = Tap::new(wishes, true, Duration::ZERO);
         let (ours, mut end) = pair();
-        tap.connect(ours);
+        tap.connect(ours, false);
         let video = VideoTrack {
             codec: VideoCodec::H264,
             codecs: "avc1.42C01E".into(),
@@ -562,7 +694,7 @@ mod tests {
         let (wishes, _wished) = watch::channel(Wishes::default());
         let mut tap = Tap::new(wishes, true, Duration::ZERO);
         let (ours, mut end) = pair();
-        tap.connect(ours);
+        tap.connect(ours, false);
         for time in [1_000, 900, 2_000] {
             tap.on_media(picture(time, true, 1));
         }

@@ -1,6 +1,7 @@
 //! One picture out of what a camera sent: key frames of H.264 by OpenH264, JPEG files by zune-jpeg. What is too large is
 //! refused by its header.
 
+use nursery_shared::line::one_line;
 use nursery_shared::media::{VideoCodec, VideoTrack};
 use openh264::{decoder::Decoder, formats::YUVSource};
 use zune_jpeg::{
@@ -114,7 +115,8 @@ fn split(bytes: &[u8], length: usize) -> Option<(&[u8], &[u8])> {
 pub fn jpeg<T>(file: &[u8], look: impl FnOnce(&Decoded<'_>) -> T) -> Result<T, String> {
     let options = DecoderOptions::default().set_max_width(LONGEST).set_max_height(LONGEST);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
-    let failed = |e| format!("JPEG: {e}");
+    // Its messages have several lines.
+    let failed = |e| one_line(&format!("JPEG: {e}")).trim_end().to_owned();
     decoder.decode_headers().map_err(failed)?;
     let (width, height) = decoder.dimensions().ok_or("JPEG: it does not say how large it is")?;
     check(width, height)?;

@@ -73,6 +73,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Of its planes.
+    pub fn bytes(&self) -> usize {
+        self.y.len() + self.colours.iter().flatten().map(Vec::len).sum::<usize>()
+    }
+
     /// So wide at the most, of the same shape.
     pub fn of(decoded: &Decoded<'_>, width: usize, grey: bool) -> Self {
         let (from_width, from_height) = (decoded.y.width.max(1), decoded.y.height.max(1));

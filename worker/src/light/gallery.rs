@@ -12,6 +12,9 @@ use super::{annotate, frame::Frame, jpeg};
 
 /// Pictures that are kept of a camera: an event is told of some seconds after its onset, when a newer one may be there.
 const KEPT: usize = 3;
+/// Bytes of all of them. Where there are more, each camera's newest is all that is kept of it, and where that is still too
+/// much those that were looked at longest ago go.
+const MOST_BYTES: usize = 256 << 20;
 
 /// One picture.
 #[derive(Debug)]
@@ -46,6 +49,29 @@ impl Gallery {
         shown.why_not = None;
         shown.newest.truncate(KEPT - 1);
         shown.newest.push_front(taken);
+        self.make_room(MOST_BYTES);
+    }
+
+    fn make_room(&mut self, most: usize) {
+        let size = |taken: &Taken| taken.frame.bytes();
+        let mut bytes: usize = self.0.values().flat_map(|shown| &shown.newest).map(size).sum();
+        let mut oldest = |deepest: usize| {
+            while bytes > most {
+                let found = self.0.values_mut().filter(|shown| shown.newest.len() > deepest);
+                let Some(shown) = found.min_by_key(|shown| shown.newest.back().map(|taken| taken.time_us))
+                else {
+                    return;
+                };
+                let Some(gone) = shown.newest.pop_back() else { return };
+                bytes -= size(&gone);
+                if shown.newest.is_empty() {
+                    shown.why_not =
+                        Some("there are too many pictures of other cameras: make them smaller".into());
+                }
+            }
+        };
+        oldest(1);
+        oldest(0);
     }
 
     /// A camera has no pictures at the moment; what was there is gone, since it says nothing of now.
@@ -110,6 +136,20 @@ mod tests {
         assert_eq!(gallery.find(&wanted(None)).unwrap_err(), "its video is H.265");
         gallery.keep(|name| name != "crib");
         assert!(gallery.find(&wanted(None)).unwrap_err().contains("no pictures"));
+    }
+
+    #[test]
+    fn many_cameras_have_fewer_pictures_each_and_memory_has_an_end() {
+        let mut gallery = Gallery::default();
+        let size = taken(0).frame.bytes();
+        (0..30).for_each(|n| gallery.hang(&format!("c{}", n % 10), taken(n)));
+        gallery.make_room(size * 12);
+        let counts = |gallery: &Gallery| gallery.0.values().map(|s| s.newest.len()).collect::<Vec<_>>();
+        assert_eq!(counts(&gallery), [1, 1, 1, 1, 1, 1, 1, 1, 2, 2]);
+        gallery.make_room(size * 8);
+        assert_eq!(counts(&gallery), [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]);
+        let gone = gallery.find(&Wanted { camera: "c0".into(), ..wanted(None) }).unwrap_err();
+        assert!(gone.contains("too many pictures"), "{gone}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod annotate;
 pub mod decode;
 pub mod frame;
 mod gallery;
-mod jpeg;
+pub mod jpeg;
 pub mod motion;
 mod studio;
 

@@ -109,7 +109,7 @@ fn frames<T: Serialize + DeserializeOwned + Debug>(input: &[u8], max: usize) -> 
 }
 
 /// Changes a message, the number of its bytes, or the order of frames.
-fn mutate_frames(random: &mut Rng, input: &[u8], other: &[u8], words: &[&str]) -> Vec<u8> {
+pub fn mutate_frames(random: &mut Rng, input: &[u8], other: &[u8], words: &[&str]) -> Vec<u8> {
     let (mut frames, tail) = split(input);
     if frames.is_empty() || random.u8(0..10) == 0 {
         return mutate::bytes(random, input.to_vec(), other, words);
@@ -155,7 +155,7 @@ fn split(mut input: &[u8]) -> (Vec<&[u8]>, &[u8]) {
 }
 
 /// Each message alone, then all in one stream.
-fn seeds<T: Serialize>(messages: &[T], max: usize) -> Vec<Vec<u8>> {
+pub fn seeds<T: Serialize>(messages: &[T], max: usize) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let mut seeds = Vec::new();
     for message in messages {

@@ -8,6 +8,7 @@ mod configuration;
 mod control;
 mod events;
 mod frames;
+mod media;
 mod model;
 mod planted;
 mod recording;
@@ -19,7 +20,7 @@ mod worker_output;
 use crate::target::Target;
 
 /// Every target.
-pub const ALL: [&Target; 21] = [
+pub const ALL: [&Target; 24] = [
     &frames::FROM_WORKER,
     &frames::TO_WORKER,
     &control::CONTROL,
@@ -35,6 +36,9 @@ pub const ALL: [&Target; 21] = [
     &audio::G711,
     &audio::WINDOWS,
     &recording::RECORDING,
+    &media::MEDIA,
+    &media::CLIP,
+    &media::PICTURE,
     &model::FILE,
     &model::STATE,
     &events::EVENTS,

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what developers do with this repository, in one place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bench;
 mod chaos;
 mod deb;
 mod figures;
@@ -35,8 +36,8 @@ enum Task {
     },
     /// Everything that must pass before a change goes in (`.ci/run`)
     Ci,
-    /// Measures `latency` and `mttr`
-    Bench,
+    /// What many cameras cost, miss and delay, nursery beside what people would run instead
+    Bench(Box<bench::Args>),
     /// Time from a baby's first cry at the camera to the webhook's arrival
     Latency(latency::Args),
     /// Time from SIGKILL of a worker to the first progress of its replacement
@@ -69,13 +70,7 @@ fn main() -> ExitCode {
             cargo(&all)
         }
         Task::Ci => run(&mut Command::new(Path::new(ROOT).join(".ci/run"))),
-        Task::Bench => {
-            build() && {
-                latency::run(&latency::Args::default());
-                mttr::run(&mttr::Args::default());
-                true
-            }
-        }
+        Task::Bench(args) => build() && bench::run(&args),
         Task::Viewers(args) => build() && viewers::run(&args),
         Task::Latency(args) => {
             build() && {

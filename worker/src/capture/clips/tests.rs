@@ -5,7 +5,7 @@ use std::{
     sync::mpsc::{Receiver, channel},
 };
 
-use nursery_shared::media::{AudioCodec, AudioTrack, Data, Kind};
+use nursery_shared::media::{AudioCodec, AudioTrack, Data, Kind, VideoCodec, VideoTrack};
 
 use super::*;
 use crate::media::clip::{Format, whole};
@@ -124,6 +124,35 @@ fn a_clip_ends_without_packets_and_nothing_is_said_of_one_without_sound() {
     clips.close(2, 0);
     clips.tick(START);
     assert!(told.recv_timeout(PATIENCE).unwrap().1.error.unwrap().contains("nothing came"));
+}
+
+#[test]
+fn pictures_that_change_are_left_out_and_the_sound_goes_on() {
+    let (mut clips, told) = clips();
+    let file = TempFile::new("nightfall");
+    let video = |config: &[u8]| {
+        Some(VideoTrack {
+            codec: VideoCodec::H264,
+            codecs: "avc1.42001E".into(),
+            width: 320,
+            height: 240,
+            config: config.into(),
+        })
+    };
+    const DAY: &[u8] = &[1, 66, 0, 30, 0xff, 0xe1, 0, 4, 0x67, 66, 0, 30, 1, 0, 4, 0x68, 0xce, 0x38, 0x80];
+    const NIGHT: &[u8] = &[1, 66, 0, 31, 0xff, 0xe1, 0, 4, 0x67, 66, 0, 31, 1, 0, 4, 0x68, 0xce, 0x38, 0x80];
+    let picture = |n: i64| Packet { kind: Kind::Video, duration_us: 0, ..packet(n) };
+    let film = |config| Tracks { video: video(config), ..tracks() };
+    let begin = (0..50).flat_map(|n| [packet(n), picture(n)]).collect();
+    clips.open((1, START, 1 << 20), file.create(), &film(DAY), begin).unwrap();
+    clips.set_tracks(&film(NIGHT));
+    (50..100).for_each(|n| [packet(n), picture(n)].iter().for_each(|p| clips.push(p)));
+    clips.close(1, START + 2_000_000);
+    (100..110).for_each(|n| clips.push(&packet(n)));
+    let (_, report) = told.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((report.error, report.video, report.until_us), (None, true, START + 2_000_000));
+    let found = file.look();
+    assert!(found.video && (1_900_000..2_100_000).contains(&found.duration_us), "{found:?}");
 }
 
 #[test]

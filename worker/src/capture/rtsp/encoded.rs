@@ -19,7 +19,7 @@ struct TrackClock {
 
 impl TrackClock {
     fn new() -> Self {
-        Self { clock: StreamClock::new(true), first: None }
+        Self { clock: StreamClock::new(true).tracking(), first: None }
     }
 
     /// Wall-clock time of what begins at `timestamp`, lasts for `length` (both in units of `rate` per second), and was
@@ -149,16 +149,26 @@ impl Encoded {
         Packet { kind: Kind::Audio, time_us, duration_us: duration_us as u32, key: true, data }
     }
 
+    /// Looks at what a picture says of all that follow; true where that is something else than before.
+    pub fn note(&mut self, frame: &VideoFrame, streams: &[Stream]) -> bool {
+        let Some(pictures) = self.pictures.as_mut().filter(|p| p.index == frame.stream_id()) else {
+            return false;
+        };
+        if !frame.has_new_parameters() && pictures.track.is_some() {
+            return false;
+        }
+        let track = parameters(pictures.codec, streams.get(pictures.index));
+        let other = track.is_some() && pictures.track != track;
+        pictures.track = track.or(pictures.track.take());
+        other
+    }
+
     /// The packet of a picture that arrived at `now_us`, and whether the tracks are others before it. `None` where it
     /// cannot be decoded, for want of what is to be known of it.
     pub fn video(&mut self, frame: VideoFrame, streams: &[Stream], now_us: i64) -> Option<(bool, Packet)> {
+        let other = self.note(&frame, streams);
         let pictures = self.pictures.as_mut().filter(|p| p.index == frame.stream_id())?;
-        let mut other = false;
-        if frame.has_new_parameters() || pictures.track.is_none() {
-            let track = parameters(pictures.codec, streams.get(pictures.index))?;
-            other = pictures.track.as_ref() != Some(&track);
-            pictures.track = Some(track);
-        }
+        pictures.track.as_ref()?;
         let timestamp = frame.timestamp();
         let time_us = pictures.clock.time(timestamp.timestamp(), 0, timestamp.clock_rate().get(), now_us);
         let key = frame.is_random_access_point() || pictures.codec == VideoCodec::Jpeg;

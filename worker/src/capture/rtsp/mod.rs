@@ -31,7 +31,7 @@ use super::{
 use audio::AudioDecoder;
 use encoded::Encoded;
 use explain::{Phase, Place};
-use pictures::Pictures;
+use pictures::{Pictures, Without};
 use reception::Reception;
 use tunnel::Tunnel;
 
@@ -173,9 +173,6 @@ impl Camera {
     }
 
     async fn play(&self, phase: &mut Phase, video: bool) -> Result<Playing, String> {
-        if video {
-            self.pictures.begin(Instant::now());
-        }
         self.place.resolve().await?;
         *phase = Phase::Describe;
         let (url, credentials, user_agent) = if self.url.scheme() == "rtsps" {
@@ -205,6 +202,8 @@ impl Camera {
         session.setup(index, setup()).await.map_err(explain(Phase::Setup))?;
         let pictures = offered.clone().ok().filter(|_| video);
         if let Some((index, _)) = pictures {
+            // Nothing before this was different for the pictures' sake.
+            self.pictures.begin(Instant::now());
             session.setup(index, setup()).await.map_err(explain(Phase::Setup))?;
         }
         *phase = Phase::Play;
@@ -261,6 +260,7 @@ impl Camera {
         let mut wishes = link.watch_wishes();
         let mut next: Option<Dialing<'_>> = None;
         let mut looks = tokio::time::interval(LOOK);
+        let mut without = Without::default();
         reception.tell_tracks().await;
         loop {
             tokio::select! {
@@ -272,12 +272,17 @@ impl Camera {
                     next = None;
                     match taken_over {
                         Ok((playing, early)) => {
+                            without = Without::default();
                             reception.take_over(playing).await;
                             for item in early {
                                 if let Err(failure) = reception.take(Ok(Some(Ok(item)))).await {
                                     return failure;
                                 }
                             }
+                        }
+                        Err(why) if reception.playing.encoded.has_video() => {
+                            tracing::info!("{}: another session, without pictures: {why}", self.place);
+                            without.failed(Instant::now());
                         }
                         Err(why) => {
                             tracing::info!("{}: pictures: {why}", self.place);
@@ -290,7 +295,7 @@ impl Camera {
                     let (now, wished) = (Instant::now(), *wishes.borrow_and_update());
                     let has = reception.playing.encoded.has_video();
                     let more = !has && reception.playing.offers_video && self.pictures.due(wished, now);
-                    let less = has && self.pictures.superfluous(wished, now);
+                    let less = has && self.pictures.superfluous(wished, now) && without.due(now);
                     if next.is_none() && (more || less) {
                         next = Some(Box::pin(self.play_another(more)));
                     }
@@ -308,6 +313,10 @@ impl Camera {
     /// Another session beside the one that plays, and what came in it up to its first audio.
     async fn play_another(&self, video: bool) -> Result<Next, String> {
         let mut phase = Phase::Resolve;
+        if video {
+            // A second session is had for their sake only.
+            self.pictures.begin(Instant::now());
+        }
         let mut playing = match timeout(CONNECT, self.play(&mut phase, video)).await {
             Ok(playing) => playing?,
             Err(_) => return Err(self.place.timed_out(phase, CONNECT).await),

@@ -103,6 +103,28 @@ impl Pictures {
     }
 }
 
+/// When a session without pictures is asked for in the place of one whose pictures nobody wants any more. That costs the
+/// camera some bytes, and hearing nothing: there is no hurry.
+#[derive(Default)]
+pub struct Without {
+    next: Option<Instant>,
+    wait: Option<Duration>,
+}
+
+impl Without {
+    /// It may be asked for.
+    pub fn due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    /// It did not come about.
+    pub fn failed(&mut self, now: Instant) {
+        let wait = self.wait.map_or(PENALTY, |wait| (wait * 2).min(WORST_PENALTY));
+        self.wait = Some(wait);
+        self.next = Some(now + wait);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -145,6 +167,22 @@ mod tests {
         assert!(!unwanted(LOOKED_AT, LINGER / 2));
         assert!(!unwanted(Wishes::default(), LINGER));
         assert!(unwanted(Wishes::default(), LINGER * 2));
+    }
+
+    #[test]
+    fn a_session_without_pictures_that_is_refused_is_asked_for_less_and_less_often() {
+        let (mut without, mut now) = (Without::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            assert!(without.due(now));
+            without.failed(now);
+            let began = now;
+            while !without.due(now) {
+                now += Duration::from_secs(1);
+            }
+            waits.push((now - began).as_secs());
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 600]);
     }
 
     #[test]

@@ -95,8 +95,13 @@ impl<'a> Reception<'a> {
         match item {
             Ok(Some(Ok(CodecItem::AudioFrame(frame)))) => self.on_audio(&frame).await,
             Ok(Some(Ok(CodecItem::VideoFrame(frame)))) => {
-                if self.link.wishes().media {
-                    let streams = self.playing.frames.streams();
+                let streams = self.playing.frames.streams();
+                if !self.link.wishes().media {
+                    // Who wants them later needs what they say of themselves now.
+                    if self.playing.encoded.note(&frame, streams) {
+                        self.tell_tracks().await;
+                    }
+                } else {
                     let packet = self.playing.encoded.video(frame, streams, timestamp::now_us());
                     if let Some((other_tracks, packet)) = packet {
                         if other_tracks {

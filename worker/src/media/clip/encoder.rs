@@ -1,7 +1,7 @@
 //! From a camera's packets to the bytes of a clip's file, in pieces that are whole by themselves. Pure: what is written
 //! where is the caller's.
 
-use nursery_shared::media::{AudioCodec, AudioTrack, Data, Kind, Packet, Tracks, VideoCodec};
+use nursery_shared::media::{AudioCodec, AudioTrack, Data, Kind, Packet, Tracks, VideoCodec, VideoTrack};
 
 use super::{boxes, flac, wav};
 use crate::media::fmp4::{Muxer, Sample, Sound, SoundCodec};
@@ -15,6 +15,9 @@ const LONGEST_GAP_US: i64 = 60_000_000;
 /// Times of packets tremble by less than this.
 const TREMBLE_US: i64 = 80_000;
 /// A clock that was set back by more than this is another one.
+/// Silence that takes its place, in bytes: a minute of 48 kHz stereo.
+const MOST_SILENCE: usize = 12 << 20;
+/// How far times may step back.
 const SET_BACK_US: i64 = 2_000_000;
 
 /// Why nothing more goes into this file, one line.
@@ -96,7 +99,10 @@ impl Steady {
         }
         if missing > TREMBLE_US {
             let samples = missing.unsigned_abs() * u64::from(self.rate) / 1_000_000;
-            let bytes = usize::try_from(samples).unwrap_or(0) * self.frame;
+            let bytes = usize::try_from(samples).unwrap_or(usize::MAX).saturating_mul(self.frame);
+            if bytes > MOST_SILENCE {
+                return Err(End(format!("nothing was heard for {} s", missing / 1_000_000)));
+            }
             out.resize(out.len() + bytes, self.silence);
             self.position += samples;
         }
@@ -117,12 +123,15 @@ fn sound_of(track: &AudioTrack) -> Sound {
 }
 
 impl Encoder {
-    /// Of these tracks. Pictures that come one by one, as JPEG, are left out.
+    /// Of these tracks. Pictures that come one by one, as JPEG, are left out,
+    /// as are those that cannot be decoded.
     ///
     /// # Errors
     /// There is nothing in them that could be kept.
     pub fn new(tracks: &Tracks) -> Result<Self, End> {
-        let video = tracks.video.clone().filter(|v| v.codec != VideoCodec::Jpeg);
+        // What the camera says of its pictures may be wrong, which is no reason to keep no sound.
+        let usable = |v: &VideoTrack| v.codec != VideoCodec::Jpeg && Muxer::new(Some(v), None, 0).is_ok();
+        let video = tracks.video.clone().filter(usable);
         let audio = tracks.audio.clone();
         let has_video = video.is_some();
         let kind = match (audio, video) {
@@ -229,11 +238,10 @@ impl Movie {
         flac.steady.put(packet, &mut bytes)?;
         flac.samples.extend(flac::samples(flac.track.codec, &bytes));
         let block = usize::from(flac::BLOCK) * usize::from(flac.track.channels);
-        while flac.samples.len() >= block {
-            let rest = flac.samples.split_off(block);
-            let whole = std::mem::replace(&mut flac.samples, rest);
-            self.piece.extend(flac.frame(&whole));
-        }
+        let samples = std::mem::take(&mut flac.samples);
+        let whole = samples.chunks_exact(block);
+        flac.samples.extend_from_slice(whole.remainder());
+        self.piece.extend(whole.filter_map(|samples| flac.frame(samples)));
         Ok(())
     }
 

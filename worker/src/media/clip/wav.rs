@@ -30,7 +30,7 @@ pub fn frame_bytes(track: &AudioTrack) -> Option<usize> {
         AudioCodec::S16le => 2,
         AudioCodec::Aac => return None,
     };
-    (track.channels > 0 && track.rate > 0).then_some(each * usize::from(track.channels))
+    track.is_sound().then_some(each * usize::from(track.channels))
 }
 
 /// A byte of silence, of which any number is silence.

@@ -119,11 +119,7 @@ impl Intake {
                 Some(audio) if audio.codec == AudioCodec::Aac => {
                     Muxer::new(None, Sound::of(audio).as_ref(), epoch_us)
                 }
-                Some(audio)
-                    if (1000..=192_000).contains(&audio.rate) && (1..=8).contains(&audio.channels) =>
-                {
-                    return Ok(Some(Way::AsItIs(What::RawSound)));
-                }
+                Some(audio) if audio.is_sound() => return Ok(Some(Way::AsItIs(What::RawSound))),
                 Some(audio) => {
                     return Err(format!("sound of {} Hz, {} channels", audio.rate, audio.channels));
                 }

@@ -1,8 +1,8 @@
 //! Live media: of each camera that somebody wants one stream comes in, whatever the number of viewers, and goes out to
 //! each at the pace of his connection. Nothing comes in for nobody.
 
-mod buffer;
-mod intake;
+pub mod buffer;
+pub mod intake;
 pub mod record;
 mod source;
 mod viewer;

@@ -119,6 +119,24 @@ fn gaps_that_are_too_long_and_clocks_that_are_set_back_end_a_clip() {
         }
     }
     assert!(Encoder::new(&Tracks::default()).is_err());
+    // Silence has an end too, and rates are those of sound.
+    let fast = AudioTrack { rate: 192_000, channels: 8, ..sound(AudioCodec::S16le, 1, &[]).audio.unwrap() };
+    let tracks = Tracks { audio: Some(fast.clone()), ..Tracks::default() };
+    let (_, bytes, outcome) = encode(&tracks, &[tone(START), tone(START + 50_000_000)]);
+    assert!(outcome.unwrap_err().0.contains("49 s") && bytes.len() < 1000);
+    for (rate, channels) in [(u32::MAX, 1), (8_000, 255), (0, 1), (8_000, 0)] {
+        let tracks =
+            Tracks { audio: Some(AudioTrack { rate, channels, ..fast.clone() }), ..Tracks::default() };
+        assert!(Encoder::new(&tracks).is_err(), "{rate} Hz, {channels} channels");
+    }
+}
+
+#[test]
+fn pictures_that_nobody_could_decode_cost_no_sound() {
+    let broken = VideoTrack { config: [1, 2][..].into(), ..pictures() };
+    let tracks = Tracks { video: Some(broken), ..sound(AudioCodec::Ulaw, 8_000, &[]) };
+    let (encoder, bytes, outcome) = encode(&tracks, &[tone(START), tone(START + 20_000)]);
+    assert_eq!((outcome, encoder.has_video(), bytes.len()), (Ok(()), false, wav::HEADER + 320));
 }
 
 #[test]

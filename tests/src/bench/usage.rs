@@ -1,0 +1,145 @@
+//! What a tree of processes costs: seconds of processor and proportional memory, by role, from the kernel's accounts.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+};
+
+use crate::processes::Process;
+
+/// The role of what has ended and was waited for.
+pub const ENDED: &str = "ended children";
+
+/// One process at a moment.
+#[derive(Debug, Clone)]
+struct Account {
+    role: String,
+    /// Its own, and of its children that have ended: ticks.
+    own: u64,
+    ended: u64,
+}
+
+/// A tree of processes at a moment.
+#[derive(Debug, Clone)]
+pub struct Accounts(HashMap<Process, Account>);
+
+impl Accounts {
+    /// Of a process and all below it. `role` names a process.
+    pub fn of(root: Process, role: impl Fn(Process) -> String) -> Self {
+        let tree = [root].into_iter().chain(root.descendants());
+        Self(
+            tree.filter_map(|process| {
+                let (own, ended) = ticks(process)?;
+                Some((process, Account { role: role(process), own, ended }))
+            })
+            .collect(),
+        )
+    }
+
+    /// Seconds of processor by role between `earlier` and this moment. What a process took that ended meanwhile, or began
+    /// and ended, is found in its parent's account of ended children: nothing is lost or counted twice as long as parents
+    /// wait for their children.
+    pub fn since(&self, earlier: &Self) -> BTreeMap<String, f64> {
+        let mut by_role: BTreeMap<String, i64> = BTreeMap::new();
+        let mut add = |role: &str, ticks: i64| *by_role.entry(role.to_owned()).or_default() += ticks;
+        for (process, now) in &self.0 {
+            let before = earlier.0.get(process);
+            add(&now.role, now.own as i64 - before.map_or(0, |b| b.own as i64));
+            add(ENDED, now.ended as i64 - before.map_or(0, |b| b.ended as i64));
+        }
+        for (process, before) in &earlier.0 {
+            if !self.0.contains_key(process) {
+                add(ENDED, -((before.own + before.ended) as i64));
+            }
+        }
+        let per_second = per_second();
+        by_role
+            .into_iter()
+            .filter(|(role, ticks)| role != ENDED || *ticks != 0)
+            .map(|(role, ticks)| (role, ticks as f64 / per_second))
+            .collect()
+    }
+
+    /// Seconds of processor of all of them since they began.
+    pub fn total_s(&self) -> f64 {
+        self.0.values().map(|account| account.own + account.ended).sum::<u64>() as f64 / per_second()
+    }
+
+    /// Seconds of processor of one process without its children.
+    pub fn alone(process: Process) -> f64 {
+        ticks(process).map_or(0.0, |(own, _)| own as f64 / per_second())
+    }
+
+    /// How many processes there are, by role.
+    pub fn processes(&self) -> BTreeMap<String, usize> {
+        let mut by_role = BTreeMap::new();
+        for account in self.0.values() {
+            *by_role.entry(account.role.clone()).or_default() += 1;
+        }
+        by_role
+    }
+
+    /// Bytes of memory by role, each page shared among those who have it (proportional set size).
+    pub fn memory(&self) -> BTreeMap<String, u64> {
+        let mut by_role = BTreeMap::new();
+        for (process, account) in &self.0 {
+            *by_role.entry(account.role.clone()).or_default() += proportional(*process);
+        }
+        by_role
+    }
+}
+
+/// Ticks of a process: its own, and its ended children's.
+fn ticks(process: Process) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+    // The name in parentheses may hold anything. After it comes the third field.
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+    let field = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+    Some((field(14)? + field(15)?, field(16)? + field(17)?))
+}
+
+/// Ticks in a second, in which the kernel tells times of processes.
+fn per_second() -> f64 {
+    // SAFETY: takes a number, and gives one.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    if ticks > 0 { ticks as f64 } else { 100.0 }
+}
+
+fn proportional(process: Process) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::wait;
+
+    #[test]
+    fn children_count_whether_they_live_or_have_ended() {
+        // A parent that waits for one child that works, while another one works on.
+        let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        let script = format!("sh -c '{work}; read x' & sh -c '{work}'; echo done; read x");
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let root = Process::of(child.id()).unwrap();
+        let start = Accounts::of(root, |_| "shell".into());
+        let found = wait::until("work of both", wait::PATIENCE, || {
+            let by_role = Accounts::of(root, |_| "shell".into()).since(&start);
+            let (living, ended) = (by_role.get("shell")?, by_role.get(ENDED)?);
+            (*living > 0.05 && *ended > 0.05).then(|| by_role.clone())
+        });
+        assert!(found.values().all(|s| *s < 60.0), "{found:?}");
+        assert!(Accounts::of(root, |_| "shell".into()).memory()["shell"] > 100_000);
+        drop(child.stdin.take());
+        wait::for_exit(&mut child, wait::PATIENCE);
+    }
+}

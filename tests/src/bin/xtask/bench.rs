@@ -1,0 +1,285 @@
+//! What many cameras cost, nursery beside what people would run instead; see [`nursery_tests::bench`].
+
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+
+use nursery_tests::bench::{
+    Machine, Measurement, Mix, Plan, Rivals, Spread, Which, growth,
+    measure::measure,
+    report::{Summary, picture, sum_up, table},
+    scale, start, sustain,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Who listens: nursery, segments, pipes, broker, queues
+    #[arg(long, value_delimiter = ',', default_value = "nursery")]
+    systems: Vec<Which>,
+    /// Cameras before each of them
+    #[arg(long, default_value_t = 16)]
+    cameras: u32,
+    /// How long each is measured
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How long all cameras have been live before that
+    #[arg(long, default_value_t = 10)]
+    warm_up: u64,
+    /// So often, by turns
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Kinds of cameras by turns: pcmu (8 kHz, 20 ms), pcmu40 (40 ms), aac (48 kHz stereo), aac16 (16 kHz mono)
+    #[arg(long, default_value_t = Mix::default())]
+    mix: Mix,
+    /// nursery with its page; otherwise it has no settings but cameras and a receiver
+    #[arg(long)]
+    web: bool,
+    /// Rivals: the Python that has what they require
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Rivals: the network as ONNX
+    #[arg(long)]
+    onnx: Option<PathBuf>,
+    /// Rivals: where they are, instead of tests/rivals
+    #[arg(long)]
+    rivals: Option<PathBuf>,
+    /// Rivals: another threshold than theirs
+    #[arg(long)]
+    threshold: Option<f64>,
+    /// Instead: cost of a camera at each of these numbers of cameras
+    #[arg(long, value_delimiter = ',', value_name = "CAMERAS", num_args = 0..,
+          default_missing_value = "1,4,16,64,128,256", group = "mode")]
+    scale: Option<Vec<u32>>,
+    /// Instead: the largest number of cameras that is borne, beginning with --cameras
+    #[arg(long, group = "mode")]
+    sustain: bool,
+    /// The most that are tried by --sustain
+    #[arg(long, default_value_t = 1024)]
+    most: u32,
+    /// Instead: from the start to the moment when all cameras are heard and scored
+    #[arg(long, group = "mode")]
+    start: bool,
+    /// Instead: memory after each of so many minutes
+    #[arg(long, value_name = "MINUTES", group = "mode")]
+    growth: Option<u32>,
+    /// Write all measurements there
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draw them there
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+/// The file of results.
+#[derive(Serialize)]
+struct Results {
+    command: Vec<String>,
+    machine: Machine,
+    summary: BTreeMap<Which, Summary>,
+    measurements: Vec<Measurement>,
+}
+
+impl Args {
+    fn plan(&self, which: Which, cameras: u32) -> Plan {
+        Plan {
+            which,
+            cameras,
+            mix: self.mix.clone(),
+            warm_up: Duration::from_secs(self.warm_up),
+            lasting: Duration::from_secs(self.seconds),
+            web: self.web,
+            rivals: Rivals {
+                python: self.python.clone(),
+                onnx: self.onnx.clone(),
+                folder: self.rivals.clone(),
+                threshold: self.threshold,
+            },
+        }
+    }
+}
+
+/// Measures, prints and writes; false where something could not be measured.
+pub fn run(args: &Args) -> bool {
+    let done = if let Some(sizes) = &args.scale {
+        by_size(args, sizes)
+    } else if args.sustain {
+        by_most(args)
+    } else if args.start {
+        by_start(args)
+    } else if let Some(minutes) = args.growth {
+        by_minute(args, minutes)
+    } else {
+        return by_round(args);
+    };
+    match done {
+        Ok(results) => write(args.json.as_ref(), || pretty(&results)),
+        Err(e) => {
+            eprintln!("{e}");
+            false
+        }
+    }
+}
+
+fn pretty(results: &impl Serialize) -> String {
+    serde_json::to_string_pretty(results).expect("JSON") + "\n"
+}
+
+/// What every file of results begins with.
+fn file(results: Value) -> Value {
+    let command: Vec<String> = std::env::args().collect();
+    json!({"command": command, "machine": Machine::this(), "results": results})
+}
+
+fn by_round(args: &Args) -> bool {
+    let mut measurements = Vec::new();
+    let done = rounds(args, &mut measurements);
+    let summary = sum_up(&measurements);
+    println!("{}", table(&summary));
+    let results =
+        Results { command: std::env::args().collect(), machine: Machine::this(), summary, measurements };
+    let written = write(args.svg.as_ref(), || picture(&results.summary))
+        && write(args.json.as_ref(), || pretty(&results));
+    done && written
+}
+
+fn by_size(args: &Args, sizes: &[u32]) -> Result<Value, String> {
+    let mut systems = BTreeMap::new();
+    for which in &args.systems {
+        eprintln!("{}: {sizes:?} cameras", which.as_str());
+        let all = scale::measure_sizes(&args.plan(*which, 0), sizes, tell)?;
+        systems.insert(*which, all);
+    }
+    let slopes: BTreeMap<_, _> = systems.iter().map(|(which, all)| (*which, scale::slopes(all))).collect();
+    for (which, all) in &systems {
+        println!("{}", scale::table(all));
+        let slopes = &slopes[which];
+        if let (Some(cpu), Some(memory)) = (slopes.cpu_per_camera, slopes.memory_per_camera) {
+            println!(
+                "{}: with each camera more a camera costs {:+.4} s per hour and {:+.5} MB (least squares)",
+                which.as_str(),
+                cpu.slope,
+                memory.slope
+            );
+        }
+        if let Some(what) = &slopes.gave_out {
+            println!("{}: gives out at {what}", which.as_str());
+        }
+    }
+    write(args.svg.as_ref(), || scale::picture(&systems));
+    Ok(file(json!({"slopes": slopes, "measurements": systems})))
+}
+
+fn by_most(args: &Args) -> Result<Value, String> {
+    let mut found = Vec::new();
+    for which in &args.systems {
+        let sustained = sustain::find(&args.plan(*which, 0), (args.cameras, args.most), tell)?;
+        println!(
+            "{}: {} cameras are borne{}",
+            which.as_str(),
+            sustained.cameras,
+            sustained.not.map_or_else(String::new, |not| format!(", {not} are not"))
+        );
+        found.push(sustained);
+    }
+    Ok(file(json!(found)))
+}
+
+fn by_start(args: &Args) -> Result<Value, String> {
+    let mut starts = Vec::new();
+    for round in 1..=args.rounds {
+        for which in &args.systems {
+            let start = start::start(&args.plan(*which, args.cameras), round)?;
+            let live = &start.readiness;
+            let after = live.after_s.map_or("never".into(), |s| format!("after {s:.1} s"));
+            eprintln!(
+                "round {round}: {}: {} of {} cameras live, all of them {after}, {:.1} s of processor",
+                which.as_str(),
+                live.live,
+                start.cameras,
+                start.cpu_s
+            );
+            starts.push(start);
+        }
+    }
+    for which in &args.systems {
+        let own = starts.iter().filter(|s| s.system == *which);
+        if let Some(s) = Spread::of(own.filter_map(|s| s.readiness.after_s)) {
+            println!(
+                "{}: {} cameras live after {:.1} s ({:.1}-{:.1})",
+                which.as_str(),
+                args.cameras,
+                s.median,
+                s.min,
+                s.max
+            );
+        }
+    }
+    Ok(file(json!(starts)))
+}
+
+fn by_minute(args: &Args, minutes: u32) -> Result<Value, String> {
+    let mut all = Vec::new();
+    for which in &args.systems {
+        let growth = growth::watch(&args.plan(*which, args.cameras), minutes, |sample| {
+            eprintln!("{}: {:.0} min: {:.1} MB", which.as_str(), sample.minutes, sample.total() as f64 / 1e6);
+        })?;
+        println!(
+            "{}: memory at the end {:.3} times that after a minute, {:+.1} KB a minute (least squares)",
+            which.as_str(),
+            growth.ratio().unwrap_or(f64::NAN),
+            growth.slope.unwrap_or(f64::NAN) / 1e3
+        );
+        all.push(growth);
+    }
+    Ok(file(json!(all)))
+}
+
+fn rounds(args: &Args, measurements: &mut Vec<Measurement>) -> bool {
+    for round in 1..=args.rounds {
+        // Who comes first changes, so that nobody is always measured on a machine that has just rested.
+        let turn = round as usize % args.systems.len().max(1);
+        for which in args.systems.iter().cycle().skip(turn).take(args.systems.len()) {
+            eprintln!("round {round} of {}: {}, {} cameras", args.rounds, which.as_str(), args.cameras);
+            match measure(&args.plan(*which, args.cameras), round) {
+                Ok(measured) => {
+                    tell(&measured);
+                    measurements.push(measured);
+                }
+                Err(e) => {
+                    eprintln!("{}: {e}", which.as_str());
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// A line for who waits.
+fn tell(m: &Measurement) {
+    let alert = m.alerts.last_sample.map_or("-".into(), |d| format!("{:.0}/{:.0} ms", d.p50, d.p99));
+    eprintln!(
+        "  {:.1} s per camera-hour, {:.1} MB per camera, alerts {alert}, missed {} of {}, dropped {}, machine {:.0} % busy, \
+         farm {:.2} s",
+        m.cpu_per_camera_hour(),
+        m.memory_per_camera() / 1e6,
+        m.alerts.missed,
+        m.alerts.cries,
+        m.counters.dropped,
+        m.machine_busy * 100.0,
+        m.farm.cpu_s,
+    );
+    m.complaints().iter().for_each(|complaint| eprintln!("  not borne: {complaint}"));
+    m.doubts().iter().for_each(|doubt| eprintln!("  in doubt: {doubt}"));
+}
+
+fn write(path: Option<&PathBuf>, text: impl FnOnce() -> String) -> bool {
+    let Some(path) = path else { return true };
+    match fs::write(path, text()) {
+        Ok(()) => true,
+        Err(e) => {
+            eprintln!("{}: {e}", path.display());
+            false
+        }
+    }
+}
