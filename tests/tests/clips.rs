@@ -360,7 +360,7 @@ fn a_camera_whose_process_is_sent_home_while_a_clip_is_written_leaves_a_whole_on
     until("three whole clips", LONG, || {
         let whole: Vec<PathBuf> = files(&service)
             .into_iter()
-            .filter(|f| f.extension().is_some_and(|e| e == "wav" || e == "mp4"))
+            .filter(|f| f.extension().is_some_and(|e| ["wav", "m4a", "mp4"].iter().any(|known| e == *known)))
             .collect();
         (whole.len() >= 3).then(|| whole.iter().for_each(|file| assert!(probe(file).0 > 1.0)))
     });
