@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -46,8 +47,15 @@ fn directory(service: &Service) -> PathBuf {
     service.dir().join("state/store/clips")
 }
 
+/// Files of events.
 fn files(service: &Service) -> BTreeSet<PathBuf> {
-    fs::read_dir(directory(service)).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    let all = fs::read_dir(directory(service)).into_iter().flatten().map(|entry| entry.unwrap().path());
+    all.filter(|path| !is_lost(path)).collect()
+}
+
+/// Of no event that is stored.
+fn is_lost(path: &Path) -> bool {
+    path.file_name().unwrap().to_str().unwrap().starts_with("lost-")
 }
 
 /// The ends of events that have a clip, with it.
@@ -306,7 +314,7 @@ fn whoever_is_killed_while_a_clip_is_written_every_file_is_whole_or_gone_and_kno
             (count("cry.started") == count("cry.ended")).then_some(())
         });
     }
-    // What no file is kept for is not kept for ever either.
+    // What has no file is not known for long, and what is of no event is told apart.
     let file = files(&service).pop_first().unwrap();
     service.stop();
     fs::remove_file(&file).unwrap();
@@ -315,6 +323,8 @@ fn whoever_is_killed_while_a_clip_is_written_every_file_is_whole_or_gone_and_kno
     service.start_again();
     until("rows and files agree", LONG, || agree(&service).ok());
     assert!(!files(&service).contains(&file));
+    let lost = fs::read_dir(directory(&service)).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(lost.filter(|path| is_lost(path)).count(), 2);
 }
 
 #[test]
@@ -348,8 +358,10 @@ fn a_camera_whose_process_is_sent_home_while_a_clip_is_written_leaves_a_whole_on
         assert_eq!(exit.as_deref(), Some("exit status 0"), "{name}: {}", said.join("\n"));
     }
     until("three whole clips", LONG, || {
-        let whole: Vec<PathBuf> =
-            files(&service).into_iter().filter(|f| f.extension().is_some_and(|e| e != "part")).collect();
+        let whole: Vec<PathBuf> = files(&service)
+            .into_iter()
+            .filter(|f| f.extension().is_some_and(|e| ["wav", "m4a", "mp4"].iter().any(|known| e == *known)))
+            .collect();
         (whole.len() >= 3).then(|| whole.iter().for_each(|file| assert!(probe(file).0 > 1.0)))
     });
 }
@@ -436,7 +448,7 @@ fn a_disk_without_room_ends_the_clip_and_not_the_event() {
     crib.microphone().play(&audio::cry(2.0));
     wait_clip(&service, "crib");
     service.stop();
-    let small = SmallDisk::mount(&directory(&service));
+    let small = SmallDisk::mount(&directory(&service), "100k");
     let Some(small) = small else {
         skip!("no file system can be mounted here");
     };
@@ -457,14 +469,54 @@ fn a_disk_without_room_ends_the_clip_and_not_the_event() {
     drop(small);
 }
 
-/// A file system of some kilobytes in the place of a directory, which belongs to whom it belonged.
+#[test]
+fn a_disk_that_is_full_costs_clips_and_no_event() {
+    let crib = RtspCamera::start(Codec::L16);
+    let mut config = config([camera("crib", crib.url())], []);
+    config["detection"]["cooldown_s"] = 0.into();
+    config["clips"] = json!({"enabled": true, "before_s": 2, "after_s": 1});
+    let mut service = Service::start(&config);
+    service.wait_live(&["crib"]);
+    service.stop();
+    let store = service.dir().join("state/store");
+    let Some(small) = SmallDisk::mount(&store, "16m") else {
+        skip!("no file system can be mounted here");
+    };
+    service.start_again();
+    service.wait_live(&["crib"]);
+    let ended = |service: &Service| {
+        let events = service.must(["events", "--json"]);
+        events.lines().filter(|l| l.contains("cry.ended")).count()
+    };
+    for n in 1..=2 {
+        crib.microphone().play(&audio::cry(4.0));
+        until(&format!("{n} clips are there"), LONG, || {
+            let parts = files(&service).iter().any(|path| path.extension().is_some_and(|e| e != "wav"));
+            (clips(&service).len() == n && !parts).then_some(())
+        });
+    }
+    let first = files(&service).pop_first().unwrap();
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(store.join("of-somebody")).unwrap();
+    for size in [1 << 16, 1] {
+        while file.write(&vec![1; size]).is_ok_and(|n| n > 0) {}
+    }
+    crib.microphone().play(&audio::cry(4.0));
+    until("the cry is stored", LONG, || (ended(&service) == 3).then_some(()));
+    assert!(!first.exists(), "the oldest clip is still there");
+    let log = service.must(["logs"]);
+    assert!(log.contains("clips give way to the store") || log.contains("the oldest were removed"), "{log}");
+    service.stop();
+    drop(small);
+}
+
+/// A file system of such a size in the place of a directory, which belongs to whom it belonged.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(place: &Path) -> Option<Self> {
+    fn mount(place: &Path, size: &str) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let owner = fs::metadata(place).unwrap();
-        let options = format!("size=100k,mode=700,uid={},gid={}", owner.uid(), owner.gid());
+        let options = format!("size={size},mode=700,uid={},gid={}", owner.uid(), owner.gid());
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(place);
         wait::output(&mut mount, PATIENCE).status.success().then(|| Self(place.to_owned()))

@@ -51,6 +51,7 @@ const COMMON: &[(libc::c_long, &str)] = &[
     (libc::SYS_fspick, "fspick"),
     (libc::SYS_fsopen, "fsopen"),
     (libc::SYS_fstat, "fstat"),
+    (libc::SYS_fstatfs, "fstatfs"),
     (libc::SYS_fsync, "fsync"),
     (libc::SYS_ftruncate, "ftruncate"),
     (libc::SYS_futex, "futex"),

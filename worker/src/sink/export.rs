@@ -179,7 +179,7 @@ fn field(value: &Value) -> String {
 }
 
 fn events(db: &Connection, range: &Range, table: &mut Table<impl Write>) -> Result<(), Stop> {
-    const DATA: [&str; 10] = [
+    const DATA: [&str; 12] = [
         "camera",
         "event_id",
         "onset",
@@ -190,6 +190,8 @@ fn events(db: &Connection, range: &Range, table: &mut Table<impl Write>) -> Resu
         "sustained_s",
         "since",
         "reason",
+        "motion",
+        "peak_motion",
     ];
     table.begin(&[
         "time",
@@ -204,6 +206,8 @@ fn events(db: &Connection, range: &Range, table: &mut Table<impl Write>) -> Resu
         "sustained_s",
         "since",
         "reason",
+        "motion",
+        "peak_motion",
         "feedback",
     ])?;
     let mut last = i64::MIN;
@@ -408,6 +412,21 @@ mod tests {
             (&first["camera"], &first["score"], &first["step_s"]),
             (&json!("b"), &json!(0.5), &json!(1))
         );
+    }
+
+    #[test]
+    fn of_motion_it_is_told_how_much_it_was() {
+        let db = database();
+        let body = r#"{"type":"motion.ended","timestamp":"t","data":{"event_id":"m","camera":"a","motion":0.2,"peak_motion":0.41}}"#;
+        db.execute(
+            "INSERT INTO alerts (message_id, event_id, type, camera, time_us, body) VALUES ('m', 'm', 'motion.ended', 'a', ?1, ?2)",
+            params![START, body],
+        )
+        .unwrap();
+        let lines = written(Format::Csv, |t| events(&db, &range(None), t));
+        let column = |name: &str| lines[0].split(',').position(|column| column == name).unwrap();
+        let cells: Vec<&str> = lines[1].split(',').collect();
+        assert_eq!((cells[column("motion")], cells[column("peak_motion")]), ("0.2", "0.41"));
     }
 
     #[test]

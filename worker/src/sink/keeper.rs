@@ -250,6 +250,17 @@ impl<S: Storage> Keeper<S> {
         self.store_error.is_none() && self.recorder.error().is_none()
     }
 
+    /// Since it was asked last, something could not be stored for want of room on the disk.
+    pub fn lacked_room(&self) -> bool {
+        self.store.lacked_room()
+    }
+
+    /// There may be room now: what could not be stored is tried again at once.
+    pub fn try_again(&mut self, now: Now) {
+        self.retry_at = None;
+        self.recorder.try_again(now.instant);
+    }
+
     /// Curves are kept for so many days.
     pub fn keep_curves(&mut self, days: u32, now: Now) {
         self.recorder.keep(days, now.instant);

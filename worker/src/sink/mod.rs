@@ -52,10 +52,12 @@ use heartbeat::Heartbeat;
 use keeper::{Keeper, Now};
 use pictures::Album;
 use receiver::{Attempt, Receiver};
-use store::Store;
+use store::{Store, Tell};
 
 /// Messages that wait for the working loop; the supervisor's socket holds the rest.
 const QUEUE: usize = 1024;
+/// How often in a row clips give way to what could not be stored.
+const MOST_WAYS: usize = 8;
 /// How long deliveries under way are waited for at a drain.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -103,7 +105,10 @@ pub fn run() -> Result<(), String> {
     let plan = Plan::sink(&config, Path::new(place::HERE), sound::BUILT_IN);
     cage.confine(&plan);
     let (mut inbox, link) = opened.start()?;
-    let store = Store::open_as(Path::new(place::HERE), directory)?;
+    let waiting = link.clone();
+    // A large store takes longer than a start may; where nobody listens any more, that is found soon enough.
+    let tell: Tell = Arc::new(move || drop(waiting.send(&FromWorker::Progress { done: 0 })));
+    let store = Store::open_telling(Path::new(place::HERE), directory, Some(&tell))?;
     let clips =
         Clips::new(Path::new(place::HERE)).inspect_err(|e| tracing::error!("clips: none are kept: {e}"));
     let album =
@@ -264,6 +269,9 @@ impl Sink {
             }
             self.keeper.purge_if_due(now());
             self.keeper.tend_curves(now());
+            if self.keeper.lacked_room() {
+                self.make_way();
+            }
         }
     }
 
@@ -378,7 +386,28 @@ impl Sink {
         self.keeper.configure(config.run, config.detection, config.cameras, ids, now());
     }
 
+    /// Stores what waits. Where the disk has no room for it clips give way, and it is tried again.
     fn store_waiting(&mut self) -> Result<(), String> {
+        for _ in 0..MOST_WAYS {
+            self.store_what_waits()?;
+            if !self.keeper.lacked_room() || !self.make_way() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clips give way to the store.
+    fn make_way(&mut self) -> bool {
+        let now = now();
+        let made = self.clips.as_mut().is_some_and(|clips| clips.give_way(now.instant));
+        if made {
+            self.keeper.try_again(now);
+        }
+        made
+    }
+
+    fn store_what_waits(&mut self) -> Result<(), String> {
         for message in self.keeper.store_waiting(now()) {
             self.link.send(&message)?;
             if let (FromWorker::Event { json }, Some(album)) = (&message, &mut self.album) {

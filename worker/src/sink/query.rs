@@ -7,10 +7,13 @@ use std::{
 };
 
 use nursery_shared::{clip::Format, history::Verdict, line::one_line, timestamp};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use serde_json::json;
 
 use super::{clips, place, schema, store::Store};
+
+/// Rows that are read at once.
+const PIECE: i64 = 500;
 
 /// Arguments of `events`.
 #[derive(clap::Args)]
@@ -43,43 +46,79 @@ pub fn run(args: Args) -> ExitCode {
 fn print(args: &Args) -> Result<(), String> {
     let directory = place::visit(&args.state_dir)?;
     let db = Store::open_to_read(Path::new(place::HERE), &directory)?;
-    let failed = |e: rusqlite::Error| format!("{}: {e}", directory.display());
-    // A store that no newer service has opened yet has none.
-    let feedback = schema::version(&db).map_err(failed)? >= schema::CURVES;
-    let feedback =
-        if feedback { "(SELECT verdict FROM feedback f WHERE f.event_id = a.event_id)" } else { "NULL" };
-    let clip = if schema::version(&db).map_err(failed)? >= schema::CLIPS { CLIP } else { "NULL" };
-    let mut query = db
-        .prepare(&format!("SELECT body, {feedback}, {clip} FROM alerts a WHERE time_us >= ?1 AND (?2 IS NULL OR instr(', ' || camera || ',', ', ' || ?2 || ',') > 0) ORDER BY id"))
-        .map_err(failed)?;
-    let bodies = query
-        .query_map(params![args.since.unwrap_or(i64::MIN), args.camera], |r| {
-            Ok((r.get::<_, String>(0)?, r.get::<_, Option<String>>(1)?, r.get::<_, Option<String>>(2)?))
-        })
-        .map_err(failed)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut any = false;
-    for body in bodies {
-        let (body, verdict, clip) = body.map_err(failed)?;
-        let verdict = verdict.as_deref().and_then(Verdict::parse);
-        if !any && !args.json {
-            let head = ["TIME", "TYPE", "CAMERA", "SCORE", "LASTED"];
-            write_row(&mut out, head.map(str::to_owned), None).or_else(ignore_closed)?;
+    match write(&db, args, &directory, &mut out) {
+        Ok(()) => out.flush().or_else(ignore_closed),
+        Err(Stop::Output(e)) => ignore_closed(e),
+        Err(Stop::Store(e)) => Err(format!("{}: {e}", directory.display())),
+    }
+}
+
+/// Why there is no more output.
+enum Stop {
+    Output(io::Error),
+    Store(rusqlite::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(e: io::Error) -> Self {
+        Self::Output(e)
+    }
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Store(e)
+    }
+}
+
+/// An alert: its number and body, what somebody said of it, and its clip.
+type Found = (i64, String, Option<String>, Option<String>);
+
+/// Reads in pieces: while somebody reads, the journal of the store can only grow, and nobody knows how long the output takes.
+fn write(db: &Connection, args: &Args, directory: &Path, out: &mut impl Write) -> Result<(), Stop> {
+    let version = schema::version(db)?;
+    // A store that no newer service has opened yet has none.
+    let feedback = match version >= schema::CURVES {
+        true => "(SELECT verdict FROM feedback f WHERE f.event_id = a.event_id)",
+        false => "NULL",
+    };
+    let clip = if version >= schema::CLIPS { CLIP } else { "NULL" };
+    let sql = format!(
+        "SELECT id, body, {feedback}, {clip} FROM alerts a
+         WHERE id > ?1 AND time_us >= ?2 AND (?3 IS NULL OR instr(', ' || camera || ',', ', ' || ?3 || ',') > 0)
+         ORDER BY id LIMIT ?4"
+    );
+    let mut query = db.prepare(&sql)?;
+    let mut last = i64::MIN;
+    loop {
+        let since = args.since.unwrap_or(i64::MIN);
+        let piece: Vec<Found> = query
+            .query_map(params![last, since, args.camera, PIECE], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        let first = last == i64::MIN;
+        if first && !args.json {
+            match piece.is_empty() {
+                true => writeln!(out, "no events")?,
+                false => {
+                    let head = ["TIME", "TYPE", "CAMERA", "SCORE", "LASTED"];
+                    write_row(out, head.map(str::to_owned), None)?;
+                }
+            }
         }
-        any = true;
-        let line = if args.json {
-            writeln!(out, "{}", one_line(&with_clip(with_verdict(body, verdict), clip, &directory)))
-        } else {
-            write_row(&mut out, row(&body), verdict)
-        };
-        if let Err(e) = line {
-            return ignore_closed(e);
+        let Some((newest, ..)) = piece.last() else { return Ok(()) };
+        last = *newest;
+        for (_, body, verdict, clip) in piece {
+            let verdict = verdict.as_deref().and_then(Verdict::parse);
+            if args.json {
+                writeln!(out, "{}", one_line(&with_clip(with_verdict(body, verdict), clip, directory)))?;
+            } else {
+                write_row(out, row(&body), verdict)?;
+            }
         }
     }
-    if !any && !args.json {
-        writeln!(out, "no events").or_else(ignore_closed)?;
-    }
-    out.flush().or_else(ignore_closed)
 }
 
 /// A reader that went away has seen enough.
@@ -142,4 +181,59 @@ fn write_row(out: &mut impl Write, cells: [String; 5], verdict: Option<Verdict>)
         None => "",
     };
     writeln!(out, "{time:<24}  {kind:<14}  {camera:<38}  {score:>5}  {lasted:>9}{said}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::sink::{
+        camera::alert,
+        store::{Batch, FILE},
+    };
+
+    /// Whoever reads the output waits while the service stores, writes back its journal and cannot: he is in its way.
+    struct Slow {
+        lines: usize,
+        journal: Connection,
+        waited: u32,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.lines += bytes.iter().filter(|b| **b == b'\n').count();
+            let pragma = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let held: i64 = self.journal.query_row(pragma, [], |r| r.get(0)).unwrap();
+            assert_eq!(held, 0, "after {} lines", self.lines);
+            self.waited += 1;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_takes_his_time_over_the_output_keeps_nobody_from_the_store() {
+        let dir = std::env::temp_dir().join(format!("nursery-query-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        let count = 2 * PIECE as usize + 7;
+        let mut store = Store::open(&dir).unwrap();
+        let event = |n: usize| {
+            let data = json!({"event_id": format!("e{n}"), "camera": "crib"});
+            alert("cry.started", &format!("e{n}"), "crib", timestamp::now_us(), data)
+        };
+        store.commit(&Batch { alerts: (0..count).map(event).collect(), ..Batch::default() }, &[]).unwrap();
+        let db = Store::open_to_read(&dir, &dir).unwrap();
+        let journal = Connection::open(dir.join(FILE)).unwrap();
+        let args = Args { state_dir: dir.clone(), json: true, camera: Some("crib".into()), since: None };
+        let mut out = io::BufWriter::with_capacity(16 << 10, Slow { lines: 0, journal, waited: 0 });
+        assert!(write(&db, &args, &dir, &mut out).is_ok());
+        out.flush().unwrap();
+        let slow = out.get_ref();
+        assert!(slow.lines == count && slow.waited > 3, "{} lines, {} times", slow.lines, slow.waited);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

@@ -60,6 +60,13 @@ impl Recorder {
         self.error.as_deref()
     }
 
+    /// What could not be stored is tried again at once.
+    pub fn try_again(&mut self, now: Instant) {
+        if self.error.is_some() {
+            self.store_at = now;
+        }
+    }
+
     /// Does what is due, one thing at a time.
     pub fn tend(&mut self, store: &mut impl Storage, now: Now) {
         let urgent = self.curves.is_urgent() && self.error.is_none();

@@ -102,7 +102,6 @@ pub fn store(tx: &Transaction, curves: &Curves) -> rusqlite::Result<()> {
 /// Those of the database.
 pub fn thin(tx: &Transaction, now_us: i64, keep_days: u32) -> rusqlite::Result<bool> {
     let keep = now_us.saturating_sub(i64::from(keep_days) * DAY_US);
-    tx.prepare_cached("DELETE FROM outages WHERE until_us < ?1")?.execute([keep])?;
     let too_old = keep.div_euclid(HOUR_US);
     let oldest: Option<i64> = tx.query_row("SELECT min(hour) FROM minutes", [], |r| r.get(0))?;
     if let Some(hour) = oldest.filter(|hour| *hour < too_old) {
@@ -113,6 +112,8 @@ pub fn thin(tx: &Transaction, now_us: i64, keep_days: u32) -> rusqlite::Result<b
     let oldest: Option<i64> = tx.query_row("SELECT min(minute) FROM seconds", [], |r| r.get(0))?;
     let thinned = now_us.saturating_sub(DAY_US).div_euclid(HOUR_US);
     let Some(hour) = oldest.map(|minute| minute.div_euclid(60)).filter(|hour| *hour < thinned) else {
+        // Last, since it looks at all of them.
+        tx.prepare_cached("DELETE FROM outages WHERE until_us < ?1")?.execute([keep])?;
         return Ok(false);
     };
     let mut query = tx.prepare_cached(

@@ -2,9 +2,11 @@
 //! event logic of each camera must not forget.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use nursery_shared::{
@@ -15,8 +17,8 @@ use nursery_shared::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
-    camera::CameraState, curves::Curves, history, outages, pictures, quarantine, schema, series, timeline,
-    vfs,
+    camera::CameraState, clips, curves::Curves, history, outages, pictures, quarantine, schema, series,
+    timeline, vfs,
 };
 
 /// File name inside the store's directory.
@@ -26,6 +28,16 @@ pub const FILE: &str = "nursery.sqlite";
 const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 86_400);
 const KEEP_ALERTS: Duration = Duration::from_secs(400 * 86_400);
 const KEEP_UNKNOWN_RECEIVERS: Duration = Duration::from_secs(7 * 86_400);
+/// Bytes of the journal that are kept once it is written back: somebody who read for long may have made it longer.
+pub const JOURNAL: i64 = 16 << 20;
+/// How often clips give way to a store that is opened and finds no room on the disk.
+const MOST_WAYS: usize = 8;
+/// While a store is opened it is said so often that this goes on; asked every so many steps of the database.
+const TELL: Duration = Duration::from_secs(1);
+const STEPS: i32 = 10_000;
+
+/// Tells that the store is still being opened, which takes long where it is large.
+pub type Tell = Arc<dyn Fn() + Send + Sync>;
 
 /// Something to tell people, and every receiver of that time.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +64,8 @@ pub struct Pending {
 /// The open database; only the sink writes to it.
 pub struct Store {
     db: Connection,
+    /// Something could not be stored for want of room.
+    full: Cell<bool>,
     directory: PathBuf,
     /// The same for people, who stand elsewhere.
     shown: PathBuf,
@@ -109,6 +123,16 @@ pub trait Storage {
     fn purge(&mut self, receivers: &[String]) -> Result<(), String>;
     /// Keeps a window that was set aside, for study. Where that fails it is gone: the rest must not wait for it.
     fn set_aside(&mut self, camera: &str, window: &SetAside);
+    /// Since it was asked last, something could not be stored for want of room.
+    fn lacked_room(&self) -> bool {
+        false
+    }
+}
+
+/// There was no room on the disk. The index of the journal is a file too, and has a failure of its own.
+pub fn is_full(e: &rusqlite::Error) -> bool {
+    e.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || e.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 impl Storage for Store {
@@ -121,7 +145,8 @@ impl Storage for Store {
     }
 
     fn commit(&mut self, batch: &Batch, receivers: &[String]) -> Result<(), String> {
-        Store::commit(self, batch, receivers).map_err(|e| e.to_string())
+        let done = Store::commit(self, batch, receivers);
+        self.noted(done)
     }
 
     fn heads(&self, receiver: &str, camera: Option<&str>) -> Result<Vec<Pending>, String> {
@@ -129,11 +154,13 @@ impl Storage for Store {
     }
 
     fn delivered(&mut self, delivery: i64) -> Result<(), String> {
-        Store::delivered(self, delivery).map_err(|e| e.to_string())
+        let done = Store::delivered(self, delivery);
+        self.noted(done)
     }
 
     fn give_up(&mut self, delivery: i64, why: &str) -> Result<(), String> {
-        Store::give_up(self, delivery, why).map_err(|e| e.to_string())
+        let done = Store::give_up(self, delivery, why);
+        self.noted(done)
     }
 
     fn counts(&self) -> Result<(u64, u64), String> {
@@ -141,15 +168,18 @@ impl Storage for Store {
     }
 
     fn answer(&mut self, question: &Question, fresh: &Curves) -> Result<Answer, String> {
-        Store::answer(self, question, fresh).map_err(|e| e.to_string())
+        let done = Store::answer(self, question, fresh);
+        self.noted(done)
     }
 
     fn store_curves(&mut self, curves: &Curves) -> Result<(), String> {
-        self.unhurried(|tx| series::store(tx, curves)).map_err(|e| e.to_string())
+        let done = self.unhurried(|tx| series::store(tx, curves));
+        self.noted(done)
     }
 
     fn thin_curves(&mut self, now_us: i64, keep_days: u32) -> Result<bool, String> {
-        self.unhurried(|tx| series::thin(tx, now_us, keep_days)).map_err(|e| e.to_string())
+        let done = self.unhurried(|tx| series::thin(tx, now_us, keep_days));
+        self.noted(done)
     }
 
     fn purge(&mut self, receivers: &[String]) -> Result<(), String> {
@@ -165,6 +195,10 @@ impl Storage for Store {
             }
             Err(e) => tracing::error!("window {number} of camera {camera} could not be kept for study: {e}"),
         }
+    }
+
+    fn lacked_room(&self) -> bool {
+        self.full.take()
     }
 }
 
@@ -189,10 +223,25 @@ impl Store {
 
     /// The same for a directory that people know under another name.
     pub fn open_as(directory: &Path, shown: &Path) -> Result<Self, String> {
+        Self::open_telling(directory, shown, None)
+    }
+
+    /// The same, which may take long where the store is large: `tell` is called every second. Where the disk has no room for
+    /// the little that it takes, the oldest clips give way.
+    pub fn open_telling(directory: &Path, shown: &Path, tell: Option<&Tell>) -> Result<Self, String> {
         let path = directory.join(FILE);
         let name = shown.join(FILE);
         let name = name.display();
-        match Self::try_open(&path, shown) {
+        let mut opened = Self::try_open(&path, shown, tell);
+        for _ in 0..MOST_WAYS {
+            match &opened {
+                Err(e) if is_full(e) && clips::give_way_unseen(directory) => {
+                    opened = Self::try_open(&path, shown, tell);
+                }
+                _ => break,
+            }
+        }
+        match opened {
             Ok(store) => Ok(store),
             Err(e) if is_damage(&e) => {
                 let aside = move_aside(&path)?;
@@ -202,20 +251,32 @@ impl Store {
                      yet are in there",
                     aside.display()
                 );
-                Self::try_open(&path, shown).map_err(|e| format!("{name}: {e}"))
+                Self::try_open(&path, shown, tell).map_err(|e| format!("{name}: {e}"))
             }
             Err(e) => Err(format!("{name}: {e}")),
         }
     }
 
-    fn try_open(path: &Path, shown: &Path) -> rusqlite::Result<Self> {
+    /// For people; what lacked room is remembered.
+    fn noted<T>(&self, done: rusqlite::Result<T>) -> Result<T, String> {
+        done.map_err(|e| {
+            self.full.set(self.full.get() || is_full(&e));
+            e.to_string()
+        })
+    }
+
+    fn try_open(path: &Path, shown: &Path, tell: Option<&Tell>) -> rusqlite::Result<Self> {
         let mut db = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs::name()?)?;
+        if let Some(tell) = tell.cloned() {
+            watch(&mut db, tell, TELL)?;
+        }
         writable(&db)?;
         db.busy_timeout(Duration::from_secs(2))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // An acknowledged event must survive a power cut, not only a crash.
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", "ON")?;
+        db.pragma_update(None, "journal_size_limit", JOURNAL)?;
         // What it sorts aside: the directory for temporary files is out of reach.
         db.pragma_update(None, "temp_store", "MEMORY")?;
         let sound: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
@@ -226,8 +287,9 @@ impl Store {
             ));
         }
         schema::migrate(&mut db)?;
+        db.progress_handler(0, None::<fn() -> bool>)?;
         let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
-        Ok(Self { db, directory, shown: shown.to_owned() })
+        Ok(Self { db, full: Cell::new(false), directory, shown: shown.to_owned() })
     }
 
     /// Opens an existing store for reading beside a running service.
@@ -386,22 +448,34 @@ impl Store {
         let before = |age: Duration| timestamp::now_us().saturating_sub(age.as_micros() as i64);
         let known = serde_json::to_string(receivers).unwrap_or_else(|_| "[]".into());
         let tx = self.db.transaction()?;
+        // Looked up one by one from the few that are left of them: alerts are kept for longer, and may be many.
+        let old = "(SELECT time_us FROM alerts a WHERE a.id = alert_id) <";
         let dropped = tx.execute(
-            "DELETE FROM deliveries WHERE delivered_us IS NULL AND gave_up IS NULL
-             AND receiver NOT IN (SELECT value FROM json_each(?1))
-             AND alert_id IN (SELECT id FROM alerts WHERE time_us < ?2)",
+            &format!(
+                "DELETE FROM deliveries WHERE delivered_us IS NULL AND gave_up IS NULL
+                 AND receiver NOT IN (SELECT value FROM json_each(?1)) AND {old} ?2"
+            ),
             params![known, before(KEEP_UNKNOWN_RECEIVERS)],
         )?;
+        // Numbers grow with time; where a clock was set back some are found later.
         tx.execute(
-            "DELETE FROM deliveries WHERE (delivered_us IS NOT NULL OR gave_up IS NOT NULL)
-             AND alert_id IN (SELECT id FROM alerts WHERE time_us < ?1)",
+            &format!(
+                "DELETE FROM deliveries WHERE (delivered_us IS NOT NULL OR gave_up IS NOT NULL)
+                 AND alert_id <= (SELECT id FROM alerts WHERE time_us < ?1 ORDER BY time_us DESC LIMIT 1)
+                 AND {old} ?1"
+            ),
             [before(KEEP_DELIVERIES)],
         )?;
         tx.execute(
-            "DELETE FROM alerts WHERE time_us < ?1 AND id NOT IN (SELECT alert_id FROM deliveries)",
+            "DELETE FROM alerts WHERE time_us < ?1
+             AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.alert_id = alerts.id)",
             [before(KEEP_ALERTS)],
         )?;
-        tx.execute("DELETE FROM feedback WHERE event_id NOT IN (SELECT event_id FROM alerts)", [])?;
+        tx.execute(
+            "DELETE FROM feedback
+             WHERE NOT EXISTS (SELECT 1 FROM alerts a WHERE a.event_id = feedback.event_id)",
+            [],
+        )?;
         tx.commit()?;
         if dropped > 0 {
             tracing::warn!(
@@ -410,6 +484,19 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// While this connection is at work `tell` is called about so often.
+fn watch(db: &mut Connection, tell: Tell, often: Duration) -> rusqlite::Result<()> {
+    let mut told = Instant::now();
+    let handler = move || {
+        if told.elapsed() >= often {
+            told = Instant::now();
+            tell();
+        }
+        false
+    };
+    db.progress_handler(STEPS, Some(handler))
 }
 
 fn insert_alert(tx: &Transaction, alert: &NewAlert, receivers: &[String]) -> rusqlite::Result<()> {
@@ -486,6 +573,8 @@ fn move_aside(path: &Path) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     struct Dir(PathBuf);
@@ -573,6 +662,29 @@ mod tests {
         assert_eq!(damaged()[0], first[0]);
         let files = std::fs::read_dir(&dir.0).unwrap().count();
         assert!(files <= 3 * KEEP_DAMAGED + 3, "{files}");
+    }
+
+    #[test]
+    fn while_a_large_store_is_looked_through_it_is_said_that_this_goes_on() {
+        let dir = Dir::new("large");
+        let mut store = Store::open(&dir.0).unwrap();
+        store
+            .commit(&Batch { alerts: (0..5_000).map(|n| alert(n, "a")).collect(), ..Batch::default() }, &[])
+            .unwrap();
+        let told = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&told);
+        let tell: Tell = Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        drop(store);
+        let mut db = Connection::open(dir.0.join(FILE)).unwrap();
+        watch(&mut db, Arc::clone(&tell), Duration::ZERO).unwrap();
+        let sound: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).unwrap();
+        assert_eq!(sound, "ok");
+        assert!(told.swap(0, Ordering::Relaxed) > 2);
+        db.execute_batch("CREATE INDEX another ON alerts (body, time_us)").unwrap();
+        assert!(told.swap(0, Ordering::Relaxed) > 2, "and while a new index is made");
+        Store::open_telling(&dir.0, &dir.0, Some(&tell)).unwrap();
     }
 
     #[test]

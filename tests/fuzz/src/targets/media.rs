@@ -192,7 +192,7 @@ fn media(scratch: &Scratch, input: &[u8]) -> Verdict {
 /// What a viewer who sees everything, and one who only listens, get; which records there were.
 fn shown(film: &[FromCapture]) -> Result<Vec<u8>, String> {
     const SHARE: usize = 32 << 10;
-    let (mut intake, mut buffer, now) = (Intake::new(), Buffer::default(), Instant::now());
+    let (mut intake, mut buffer, now) = (Intake::default(), Buffer::default(), Instant::now());
     let (mut eager, mut listener, mut late) = (Cursor::new(true), Cursor::new(false), Cursor::new(true));
     let mut kinds = Vec::new();
     for (n, message) in film.iter().enumerate() {

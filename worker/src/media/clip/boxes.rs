@@ -6,12 +6,20 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 /// Largest box that is read: the description of the tracks, and of a fragment.
 const MAX_READ: u64 = 1 << 20;
-/// Most fragments: a day of seconds.
-const MAX_FRAGMENTS: usize = 86_400;
+/// Most fragments: four hours of seconds, of which clips last a quarter of one.
+const MAX_FRAGMENTS: usize = 14_400;
+/// Most boxes of any kind that are looked at: a fragment is two of them.
+const MAX_BOXES: usize = 4 * MAX_FRAGMENTS;
+/// Bytes of all descriptions of fragments together that are looked at.
+const MAX_DESCRIBED: u64 = 64 << 20;
+/// Read at once, since boxes may be small.
+const PIECE: usize = 16 << 10;
 /// Most tracks.
 const MAX_TRACKS: usize = 8;
 /// Seconds from 1900 (as in NTP) to 1970.
 const NTP_TO_UNIX: i64 = 2_208_988_800;
+/// NTP's seconds have 32 bits. They begin anew in 2036; before 1968 there were no clips.
+const NTP_ERA: i64 = 1 << 32;
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +48,9 @@ pub fn reference_time(track: u32, from_us: i64) -> [u8; 32] {
 
 fn time_of(body: &[u8]) -> Option<i64> {
     let ntp = u64_at(body, 8)?;
-    let seconds = i64::try_from(ntp >> 32).ok()? - NTP_TO_UNIX;
+    let seconds = i64::try_from(ntp >> 32).ok()?;
+    let era = if seconds < NTP_ERA / 2 { NTP_ERA } else { 0 };
+    let seconds = seconds + era - NTP_TO_UNIX;
     let us = ((ntp & 0xffff_ffff) * 1_000_000) >> 32;
     seconds.checked_mul(1_000_000)?.checked_add(us as i64)
 }
@@ -135,6 +145,40 @@ fn follow(moof: &[u8], tracks: &mut [Track]) -> Option<()> {
     Some(())
 }
 
+/// A file that is read from its beginning to its end, in pieces.
+struct Pieces<'a> {
+    file: &'a File,
+    piece: Vec<u8>,
+    /// Where the piece begins.
+    begin: u64,
+}
+
+impl Pieces<'_> {
+    /// The eight bytes at a place.
+    fn head(&mut self, at: u64) -> io::Result<[u8; 8]> {
+        let known = |piece: &[u8], begin: u64| -> Option<[u8; 8]> {
+            let from = usize::try_from(at.checked_sub(begin)?).ok()?;
+            piece.get(from..from.checked_add(8)?)?.try_into().ok()
+        };
+        if let Some(head) = known(&self.piece, self.begin) {
+            return Ok(head);
+        }
+        self.piece.resize(PIECE, 0);
+        let mut read = 0;
+        while read < PIECE {
+            match self.file.read_at(&mut self.piece[read..], at.saturating_add(read as u64)) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.piece.truncate(read);
+        self.begin = at;
+        Ok(known(&self.piece, at).ok_or(io::ErrorKind::UnexpectedEof)?)
+    }
+}
+
 /// What a file of so many bytes holds; `None` where there is not one whole fragment, or it is of another kind.
 ///
 /// # Errors
@@ -144,10 +188,11 @@ pub fn look(file: &File, bytes: u64) -> io::Result<Option<Movie>> {
     let mut whole = None;
     // A fragment counts when its data is there.
     let mut pending: Option<Vec<Track>> = None;
-    let mut fragments = 0;
-    while at + 8 <= bytes && fragments < MAX_FRAGMENTS {
-        let mut head = [0; 8];
-        file.read_exact_at(&mut head, at)?;
+    let (mut fragments, mut boxes, mut read) = (0, 0, 0);
+    let mut pieces = Pieces { file, piece: Vec::new(), begin: 0 };
+    while at + 8 <= bytes && fragments < MAX_FRAGMENTS && boxes < MAX_BOXES && read < MAX_DESCRIBED {
+        let head = pieces.head(at)?;
+        boxes += 1;
         let size = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
         let kind = [head[4], head[5], head[6], head[7]];
         if size < 8 || size > bytes - at {
@@ -167,8 +212,12 @@ pub fn look(file: &File, bytes: u64) -> io::Result<Option<Movie>> {
                     return Ok(None);
                 }
             }
-            (b"prft", _) if from_us.is_none() => from_us = time_of(&body()?),
+            (b"prft", _) if from_us.is_none() => {
+                read += size.min(MAX_READ);
+                from_us = time_of(&body()?);
+            }
             (b"moof", _) if !described.is_empty() => {
+                read += size.min(MAX_READ);
                 let mut after = described.clone();
                 if follow(&body()?, &mut after).is_none() {
                     break;
@@ -192,4 +241,67 @@ pub fn look(file: &File, bytes: u64) -> io::Result<Option<Movie>> {
     let Ok(duration_us) = i64::try_from(duration) else { return Ok(None) };
     let video = described.iter().any(|t| t.video && t.end > 0);
     Ok(Some(Movie { from_us, duration_us, bytes, video }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::{path::PathBuf, time::Duration};
+
+    use nix::sys::resource::{UsageWho, getrusage};
+
+    use super::*;
+
+    struct TempFile(PathBuf, File);
+
+    impl TempFile {
+        fn new(name: &str, content: &[u8]) -> Self {
+            let path = std::env::temp_dir().join(format!("nursery-boxes-{name}-{}", std::process::id()));
+            let file =
+                File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+            file.write_all_at(content, 0).unwrap();
+            Self(path, file)
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn boxed(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u32 + 8).to_be_bytes()[..], kind, body].concat()
+    }
+
+    fn cpu() -> Duration {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+        let of =
+            |t: nix::sys::time::TimeVal| Duration::from_micros((t.tv_sec() * 1_000_000 + t.tv_usec()) as u64);
+        of(usage.user_time()) + of(usage.system_time())
+    }
+
+    fn cost(name: &str, content: &[u8]) -> Duration {
+        let file = TempFile::new(name, content);
+        let before = cpu();
+        assert_eq!(look(&file.1, content.len() as u64).unwrap(), None);
+        cpu() - before
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_small_boxes_is_given_up_soon() {
+        let mut content = boxed(b"ftyp", b"isom");
+        content.extend(boxed(b"free", b"").repeat(8 << 20));
+        let taken = cost("small", &content);
+        assert!(taken < Duration::from_millis(300), "{taken:?}");
+    }
+
+    #[test]
+    fn times_after_2036_are_known() {
+        for from_us in
+            [0, 1_800_000_000_123_456, 2_085_978_495_000_000, 2_085_978_497_000_000, 4_000_000_000_000_000]
+        {
+            assert_eq!(time_of(&reference_time(1, from_us)[8..]), Some(from_us));
+        }
+    }
 }

@@ -2,22 +2,27 @@
 //! leave, and removes the oldest. What is complete has a row in the store, so that everything is found again whoever dies
 //! when.
 
+mod bounds;
+mod disk;
+mod left;
 mod shelf;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
+    io,
     os::fd::OwnedFd,
     path::Path,
     sync::mpsc::{SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
+use nix::libc::ENOSPC;
 use nursery_shared::{
-    clip::{About, Found, MAX_BYTES},
+    clip::{About, Found},
     config::ClipsConfig,
     line::one_line,
     media::ClipReport,
@@ -26,9 +31,14 @@ use nursery_shared::{
 };
 use serde::Deserialize;
 
-use crate::media::clip::whole::{self, Whole};
+use crate::{
+    media::clip::whole::{self, Whole},
+    sink::store::is_full,
+};
+pub use bounds::give_way_unseen;
+use disk::Disk;
 pub use shelf::{DIR, name};
-use shelf::{Item, Shelf, on_disk};
+use shelf::{Kind, Lost, Shelf, TRIES, on_disk};
 use table::{Entry, Table};
 
 /// Clips that are written at the same time.
@@ -37,6 +47,10 @@ const MOST_OPEN: usize = 64;
 const FEWEST_BYTES: u64 = 64 << 10;
 /// How fast a clip grows at the most between two looks: 64 Mbit/s.
 const GROWTH: u64 = 8 << 20;
+/// What its camera's process remembers at the most, and writes first.
+const REMEMBERED: u64 = 24 << 20;
+/// Times of a file that differ by more from those of its event are not believed: the longest clip.
+const LONGEST_US: i64 = 900_000_000;
 /// How often files are looked at, and old ones removed.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often files and rows are compared although nobody died: a full disk may have kept one from being noted.
@@ -45,6 +59,11 @@ const COMPARE: Duration = Duration::from_secs(3600);
 const LEFT_ALONE: Duration = Duration::from_secs(3);
 /// How long after its end a clip is waited for that nobody speaks of any more.
 const LATE: Duration = Duration::from_secs(20);
+/// Files are made whole for so long at a time; the next turn goes on.
+const TURN: Duration = Duration::from_millis(100);
+/// When it is tried again to make a file whole that cannot be read or written, and how often.
+const AGAIN: Duration = Duration::from_secs(60);
+const FAILURES: u8 = 10;
 
 /// Something to be said to the supervisor, and what goes with it.
 pub type Said = (FromWorker, Option<OwnedFd>);
@@ -61,7 +80,13 @@ struct Open {
     longest: Instant,
     /// When it is taken as it is, and what is said of it then.
     given_up: Instant,
-    why: &'static str,
+    note: Option<String>,
+    /// How often it was begun to make it whole, by other processes and this one.
+    tries: u8,
+    /// How often that failed.
+    failures: u8,
+    /// Another process has begun it.
+    left: bool,
 }
 
 /// What is to be known of an alert.
@@ -86,9 +111,20 @@ pub struct Clips {
     config: ClipsConfig,
     table: Table,
     shelf: Shelf,
+    disk: Disk,
     open: BTreeMap<i64, Open>,
-    /// What complete ones take of the disk.
+    /// Files of events that are not stored, the oldest first.
+    lost: Vec<Lost>,
+    /// Clips whose files were removed and whose rows could not be.
+    gone: BTreeSet<i64>,
+    /// What complete and lost ones take of the disk.
     kept: u64,
+    /// What all may take so that the disk has room for the store.
+    room: u64,
+    /// That is less than they would be allowed, and was said.
+    scarce: bool,
+    /// None can be removed to make room: what is being written is to end.
+    cramped: bool,
     looked_at: Option<Instant>,
     compared_at: Option<Instant>,
     /// The newest failure, so that each is logged once.
@@ -127,27 +163,33 @@ impl Clips {
     /// The store cannot be opened.
     pub fn new(store: &Path) -> Result<Self, String> {
         let table = Table::open(store).map_err(|e| format!("store: clips: {e}"))?;
-        Ok(Self {
+        let disk = Disk::of(store).map_err(|e| format!("store: clips: {e}"))?;
+        let mut clips = Self {
             config: ClipsConfig { enabled: Some(false), ..ClipsConfig::default() },
             table,
             shelf: Shelf::new(store),
+            disk,
             open: BTreeMap::new(),
+            lost: Vec::new(),
+            gone: BTreeSet::new(),
             kept: 0,
+            room: u64::MAX,
+            scarce: false,
+            cramped: false,
             looked_at: None,
             compared_at: None,
             failure: None,
             written: None,
-        })
+        };
+        // Before anything is stored: events of a store that was begun anew have the numbers of earlier ones.
+        clips.set_aside();
+        Ok(clips)
     }
 
     /// These settings hold from now on.
     pub fn configure(&mut self, config: ClipsConfig) {
         self.config = config;
         self.looked_at = None;
-    }
-
-    fn keep_bytes(&self) -> u64 {
-        self.config.keep_mb.saturating_mul(1 << 20)
     }
 
     /// Logs what is wrong, once.
@@ -186,21 +228,32 @@ impl Clips {
         let onset_us = time(cry.onset.as_ref()).ok_or("its event does not say when it began")?;
         let failed = |e: rusqlite::Error| format!("store: {e}");
         let number = self.table.number_of(&cry.event_id).map_err(failed)?.ok_or("its event is not stored")?;
-        if self.open.len() >= MOST_OPEN {
+        if self.open.values().filter(|open| !open.left).count() >= MOST_OPEN {
             return Err(format!("{MOST_OPEN} clips are being written already"));
         }
         if self.open.contains_key(&number) {
             return Err("it is being written already".into());
         }
+        self.measure(now);
         let max_bytes = self.share().map_err(failed)?;
-        let allowance = on_disk(max_bytes.min(GROWTH));
-        if max_bytes < FEWEST_BYTES || !self.make_room(allowance) {
-            return Err(format!(
-                "there is no room within clips.keep_mb ({} MiB) beside those of events that go on",
-                self.config.keep_mb
-            ));
+        // What is remembered comes at once.
+        let allowance = on_disk(max_bytes.min(REMEMBERED + GROWTH));
+        if max_bytes < FEWEST_BYTES || !self.make_room(allowance, now) {
+            let keep = self.config.keep_mb;
+            return Err(match self.room < self.keep_bytes() {
+                true => "there is no room on the disk beside what the store needs".into(),
+                false => {
+                    format!(
+                        "there is no room within clips.keep_mb ({keep} MiB) beside those of events that go on"
+                    )
+                }
+            });
         }
-        let file = self.shelf.begin(number).map_err(|e| format!("{DIR}/{number}.part: {e}"))?;
+        let file = self.shelf.begin(number).or_else(|e| match e.raw_os_error() {
+            Some(ENOSPC) if self.give_way(now) => self.shelf.begin(number),
+            _ => Err(e),
+        });
+        let file = file.map_err(|e| format!("{DIR}/{number}.part: {e}"))?;
         let from_us = onset_us.saturating_sub(us(self.config.before_s));
         // The onset is some seconds ago.
         let ago = timestamp::now_us().saturating_sub(from_us).clamp(0, us(self.config.max_s));
@@ -215,7 +268,10 @@ impl Clips {
                 told: false,
                 longest: now + left,
                 given_up: now + left + LATE,
-                why: "whoever wrote it did not say that it is complete",
+                note: Some("whoever wrote it did not say that it is complete".into()),
+                tries: 0,
+                failures: 0,
+                left: false,
             },
         );
         let camera = cry.camera.clone();
@@ -231,242 +287,176 @@ impl Clips {
         Some((FromWorker::CloseClip { clip: number, camera: open.camera.clone(), until_us }, None))
     }
 
-    /// Nothing more is written to a clip.
+    /// Nothing more is written to a clip; the next [`tick`](Self::tick) makes it whole.
     pub fn on_closed(&mut self, number: i64, report: ClipReport, now: Instant) {
-        if self.open.contains_key(&number) {
-            let note = report.error.map(|e| one_line(&e).into_owned());
-            self.settle(number, note);
-            self.looked_at = None;
-            self.look(now);
+        if let Some(open) = self.open.get_mut(&number) {
+            open.note = report.error.map(|e| one_line(&e).into_owned());
+            (open.told, open.given_up) = (true, now);
         }
     }
 
     /// Whatever is due. To be called at least once a second.
     pub fn tick(&mut self, now: Instant) -> Vec<Said> {
+        let mut said = Vec::new();
         if self.compared_at.is_none_or(|t| now.saturating_duration_since(t) >= COMPARE) {
             let first = self.compared_at.replace(now).is_none();
             if let Err(e) = self.compare(first, now) {
                 self.note_failure(e);
             }
+            if first {
+                said.extend(self.go_on(now));
+            }
         }
-        let overdue: Vec<(i64, &'static str)> =
-            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(n, o)| (*n, o.why)).collect();
-        for (number, why) in overdue {
-            self.settle(number, Some(why.to_owned()));
-        }
-        self.look(now);
-        let long: Vec<(i64, i64)> = self
-            .open
-            .iter()
-            .filter(|(_, o)| !o.told && o.longest <= now)
-            .map(|(n, o)| (*n, o.from_us.saturating_add(us(self.config.max_s))))
-            .collect();
-        long.into_iter().filter_map(|(number, until_us)| self.end(number, until_us, now)).collect()
-    }
-
-    /// Sees to it that all of them together stay within their bounds until the next look.
-    fn look(&mut self, now: Instant) {
-        if self.looked_at.is_some_and(|t| now.saturating_duration_since(t) < LOOK) {
-            return;
-        }
-        self.looked_at = Some(now);
-        let now_us = timestamp::now_us();
-        let before = now_us.saturating_sub(us(self.config.keep_days * 86_400.0));
-        while let Ok(oldest) = self.table.oldest(now_us, 32) {
-            let old: Vec<Entry> = oldest.into_iter().filter(|e| e.about.until_us < before).collect();
-            if old.is_empty() || !old.iter().all(|entry| self.remove(entry)) {
+        let begun = Instant::now();
+        let overdue: Vec<i64> =
+            self.open.iter().filter(|(_, o)| o.given_up <= now).map(|(number, _)| *number).collect();
+        for number in overdue {
+            self.settle(number, now);
+            self.looked_at = None;
+            if begun.elapsed() >= TURN {
                 break;
             }
         }
-        self.make_room(0);
-    }
-
-    /// What a new clip may come to: with all that others may still come to, there is room for each.
-    fn share(&self) -> rusqlite::Result<u64> {
-        let promised: u64 = self.open.values().map(|o| on_disk(o.max_bytes)).sum();
-        let fixed = self.table.bytes_of_open_events(timestamp::now_us())?;
-        let left = self.keep_bytes().saturating_sub(promised).saturating_sub(fixed);
-        Ok((left / 4).min(MAX_BYTES))
-    }
-
-    /// Removes the oldest clips until there is room for what is being written, and for so much more; false where that
-    /// cannot be.
-    fn make_room(&mut self, more: u64) -> bool {
-        let growing = |(number, open): (&i64, &Open)| {
-            let bytes = self.shelf.part_bytes(*number);
-            on_disk(bytes) + on_disk(open.max_bytes.saturating_sub(bytes).min(GROWTH))
+        self.look(now);
+        let now_us = timestamp::now_us();
+        let cramped = std::mem::take(&mut self.cramped);
+        let end = |(number, o): (&i64, &Open)| {
+            let longest = o.from_us.saturating_add(us(self.config.max_s));
+            (*number, if cramped { longest.min(now_us) } else { longest })
         };
-        let growing: u64 = self.open.iter().map(growing).sum();
-        let keep = self.keep_bytes();
-        let fits = |kept: u64| kept.saturating_add(growing).saturating_add(more) <= keep;
-        while !fits(self.kept) {
-            let oldest = match self.table.oldest(timestamp::now_us(), 32) {
-                Ok(oldest) if !oldest.is_empty() => oldest,
-                Ok(_) => return false,
-                Err(e) => {
-                    self.note_failure(format!("store: {e}"));
-                    return false;
-                }
-            };
-            for entry in oldest {
-                if fits(self.kept) {
-                    break;
-                }
-                if !self.remove(&entry) {
-                    return false;
-                }
-            }
+        let due = self.open.iter().filter(|(_, o)| !o.told && (cramped || o.longest <= now));
+        let due: Vec<(i64, i64)> = due.map(end).collect();
+        if cramped && !due.is_empty() {
+            tracing::warn!("clips: {} end early: the disk has no more room than the store needs", due.len());
         }
-        true
+        said.extend(due.into_iter().filter_map(|(number, until_us)| self.end(number, until_us, now)));
+        said
     }
 
-    /// Removes a clip: its file first, since a row without one is found, and a file without a row would come back.
-    fn remove(&mut self, entry: &Entry) -> bool {
-        if let Err(e) = self.shelf.remove(entry.number, Some(entry.about.format)) {
-            let file = name(entry.number, entry.about.format);
-            self.note_failure(format!("{DIR}/{file}: cannot be removed: {e}"));
-            return false;
+    /// Makes whole what was written of a clip, and notes it. Where that cannot be done it is tried again later.
+    fn settle(&mut self, number: i64, now: Instant) {
+        let Some(mut open) = self.open.remove(&number) else { return };
+        if open.tries >= TRIES || open.failures >= FAILURES {
+            tracing::warn!("clips: {DIR}/{number}.part: cannot be made whole, removed");
+            return self.settled(number, open, now);
         }
-        match self.table.remove(entry.number) {
-            Ok(()) => {
-                self.kept = self.kept.saturating_sub(on_disk(entry.about.bytes));
-                true
+        match self.make_whole(number, &mut open) {
+            Ok(Some(found)) => {
+                if let Some(why) = &open.note {
+                    tracing::info!(
+                        "clips: that of camera {} is shorter than it was meant to be: {why}",
+                        open.camera
+                    );
+                }
+                self.register(number, open, &found, now);
+            }
+            Ok(None) => {
+                let usual = if open.left {
+                    "its file holds nothing that can be played"
+                } else {
+                    "nothing was written"
+                };
+                let why = open.note.as_deref().unwrap_or(usual);
+                tracing::warn!("clips: none of camera {}: {why}", open.camera);
+                self.settled(number, open, now);
             }
             Err(e) => {
-                self.note_failure(format!("store: {e}"));
-                false
+                self.note_failure(format!("{DIR}/{number}.part: {e}"));
+                open.failures += 1;
+                self.put_off(number, open, now);
             }
         }
     }
 
-    /// Makes whole what was written of a clip, and notes it.
-    fn settle(&mut self, number: i64, note: Option<String>) {
-        let Some(open) = self.open.remove(&number) else { return };
-        let part = format!("{DIR}/{number}.part");
-        let mended = self.shelf.open_part(number).and_then(|file| Ok((whole::mend(&file)?, file)));
-        let found = match mended {
-            Ok((Some(found), file)) => {
+    /// It stays as it is, and is counted, until it is tried again.
+    fn put_off(&mut self, number: i64, mut open: Open, now: Instant) {
+        open.max_bytes = self.shelf.part_bytes(number, open.tries);
+        (open.told, open.left, open.given_up) = (true, true, now + AGAIN);
+        self.open.insert(number, open);
+    }
+
+    /// There will be none.
+    fn settled(&mut self, number: i64, open: Open, now: Instant) {
+        let removed = self.shelf.remove(number, Kind::Part(open.tries));
+        if let Err(e) = removed {
+            self.note_failure(format!("{DIR}/{number}.part: cannot be removed: {e}"));
+            return self.put_off(number, open, now);
+        }
+        if let Err(e) = self.table.remove(number) {
+            self.note_failure(format!("store: {e}"));
+        }
+    }
+
+    /// Cuts off what is torn and gives the file its name; `None` where there is nothing in it. That it was begun stands in its
+    /// name meanwhile: whoever dies of it does not die of it for ever.
+    fn make_whole(&mut self, number: i64, open: &mut Open) -> io::Result<Option<Whole>> {
+        let tries = open.tries;
+        match self.shelf.note_tries(number, tries, tries + 1) {
+            // Somebody has removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            noted => noted?,
+        }
+        open.tries += 1;
+        let mended = self.shelf.open_part(number, open.tries).and_then(|file| {
+            let found = whole::mend(&file)?;
+            if let Some(found) = &found {
+                self.shelf.complete(number, open.tries, found.format)?;
+            }
+            Ok(found.map(|found| (found, file)))
+        });
+        match mended {
+            Ok(Some((found, file))) => {
                 if self.written.is_none() {
                     self.written = wait_for_disk();
                 }
                 // Where so many wait already, a power cut may take this one.
                 let _ = self.written.as_ref().map(|files| files.try_send(file));
-                found
+                Ok(Some(found))
             }
-            Ok((None, _)) => {
-                let why = note.unwrap_or_else(|| "nothing was written".into());
-                tracing::warn!("clips: none of camera {}: {why}", open.camera);
-                if let Err(e) = self.shelf.remove(number, None) {
-                    self.note_failure(format!("{part}: cannot be removed: {e}"));
+            Ok(None) => Ok(None),
+            Err(e) => {
+                // Nobody died of it.
+                if self.shelf.note_tries(number, open.tries, tries).is_ok() {
+                    open.tries = tries;
                 }
-                return;
+                Err(e)
             }
-            Err(e) => return self.note_failure(format!("{part}: {e}")),
-        };
-        if let Some(why) = &note {
-            tracing::info!("clips: that of camera {} is shorter than it was meant to be: {why}", open.camera);
-        }
-        match self.shelf.complete(number, found.format) {
-            Ok(()) => self.register(number, &open.event_id, &open.camera, open.from_us, &found, note),
-            Err(e) => self.note_failure(format!("{part}: {e}")),
         }
     }
 
-    fn register(
-        &mut self,
-        number: i64,
-        event_id: &str,
-        camera: &str,
-        from_us: i64,
-        found: &Whole,
-        note: Option<String>,
-    ) {
+    fn register(&mut self, number: i64, open: Open, found: &Whole, now: Instant) {
         self.kept = self.kept.saturating_add(on_disk(found.bytes));
-        let from_us = found.from_us.unwrap_or(from_us);
+        // Whoever wrote it is not trusted: what is kept, and for how long, is not his affair.
+        let near = |us: i64| {
+            us.clamp(open.from_us.saturating_sub(LONGEST_US), open.from_us.saturating_add(LONGEST_US))
+        };
+        let from_us = found.from_us.map_or(open.from_us, near).min(timestamp::now_us());
         let about = About {
             format: found.format,
-            camera: camera.to_owned(),
+            camera: open.camera,
             from_us,
             until_us: from_us.saturating_add(found.duration_us),
             bytes: found.bytes,
-            note,
+            note: open.note,
         };
-        if let Err(e) = self.table.put(&Entry { number, event_id: event_id.to_owned(), about }) {
+        let entry = Entry { number, event_id: open.event_id, about };
+        let noted = self.table.put(&entry).or_else(|e| match is_full(&e) && self.give_way(now) {
+            true => self.table.put(&entry),
+            false => Err(e),
+        });
+        if let Err(e) = noted {
             // Its file is found when files and rows are compared.
+            self.compare_soon(now);
             self.note_failure(format!("store: {e}"));
         }
     }
 
-    /// Brings files and rows in line: `first`, when this process begins, with what another one has left.
-    fn compare(&mut self, first: bool, now: Instant) -> Result<(), String> {
-        let items = self.shelf.items().map_err(|e| format!("{DIR}: {e}"))?;
-        let rows = self.table.all().map_err(|e| format!("store: {e}"))?;
-        let mut known: BTreeMap<i64, Entry> = rows.into_iter().map(|entry| (entry.number, entry)).collect();
-        self.kept = 0;
-        for item in items {
-            let row = match item.format {
-                Some(format) => known.remove(&item.number).filter(|e| e.about.format == format),
-                None => None,
-            };
-            match row {
-                Some(entry) if entry.about.bytes == item.bytes => self.kept += on_disk(item.bytes),
-                row => self.find_place(item, row, first, now)?,
-            }
+    /// Files and rows are compared in a minute.
+    fn compare_soon(&mut self, now: Instant) {
+        if let Some(compared_at) = &mut self.compared_at {
+            let soon = now.checked_sub(COMPARE.saturating_sub(AGAIN));
+            *compared_at = soon.map_or(*compared_at, |soon| soon.min(*compared_at));
         }
-        for number in known.into_keys() {
-            self.table.remove(number).map_err(|e| format!("store: {e}"))?;
-        }
-        Ok(())
-    }
-
-    /// A file of which the store knows nothing, or something else.
-    fn find_place(
-        &mut self,
-        item: Item,
-        row: Option<Entry>,
-        first: bool,
-        now: Instant,
-    ) -> Result<(), String> {
-        if self.open.contains_key(&item.number) {
-            return Ok(());
-        }
-        let event = self.table.event(item.number).map_err(|e| format!("store: {e}"))?;
-        let file =
-            item.format.map_or_else(|| format!("{DIR}/{}.part", item.number), |f| name(item.number, f));
-        let Some(event) = event else {
-            tracing::warn!("clips: {file}: of an event that is not in the store, removed");
-            return self.discard(item, &file);
-        };
-        let cry =
-            serde_json::from_str::<Alert>(&event.body).ok().and_then(|alert| time(alert.data.onset.as_ref()));
-        let from_us = cry.unwrap_or(0).saturating_sub(us(self.config.before_s));
-        let Some(format) = item.format else {
-            // Somebody may still write to it, who was told to end when the process before this one did.
-            let given_up = if first { now + LEFT_ALONE } else { now };
-            let (event_id, camera) = (event.event_id, event.camera);
-            let (max_bytes, why) = (item.bytes, "it was being written when a process died");
-            let open = Open { event_id, camera, from_us, max_bytes, told: true, longest: now, given_up, why };
-            self.open.insert(item.number, open);
-            return Ok(());
-        };
-        let mended = self.shelf.open_whole(item.number, format).and_then(|file| whole::mend(&file));
-        match mended.map_err(|e| format!("{file}: {e}"))? {
-            Some(found) if found.format == format => {
-                let note = row.and_then(|entry| entry.about.note);
-                self.register(item.number, &event.event_id, &event.camera, from_us, &found, note);
-                Ok(())
-            }
-            _ => {
-                tracing::warn!("clips: {file}: holds nothing that could be played, removed");
-                self.discard(item, &file)
-            }
-        }
-    }
-
-    /// Removes a file that is of no use, and what the store knows of it.
-    fn discard(&self, item: Item, file: &str) -> Result<(), String> {
-        self.shelf.remove(item.number, item.format).map_err(|e| format!("{file}: cannot be removed: {e}"))?;
-        self.table.remove(item.number).map_err(|e| format!("store: {e}"))
     }
 
     /// The clip of an event, and its file.

@@ -7,11 +7,11 @@ use nursery_shared::clip::{About, Format};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::sink::{
-    store::{FILE, writable},
+    store::{FILE, JOURNAL, writable},
     vfs,
 };
 
-/// An event that began longer ago is over, whatever is known of its end.
+/// An event that began longer ago is over, whatever is known of its end, unless its camera's state says that it goes on.
 const LONGEST_EVENT_US: i64 = 86_400_000_000;
 
 /// A clip and its event.
@@ -37,8 +37,9 @@ pub struct Table(Connection);
 
 const COLUMNS: &str = "alert_id, event_id, camera, format, from_us, until_us, bytes, note";
 /// Clips of events that have ended, or must have.
-const OVER: &str = "(from_us < ?1 OR EXISTS (SELECT 1 FROM alerts a WHERE a.event_id = clips.event_id
-                                             AND a.type = 'cry.ended'))";
+const OVER: &str = "(EXISTS (SELECT 1 FROM alerts a WHERE a.event_id = clips.event_id AND a.type = 'cry.ended')
+    OR from_us < ?1 AND NOT EXISTS (SELECT 1 FROM cameras k WHERE k.name = clips.camera
+                                    AND CASE WHEN json_valid(k.state) THEN json_extract(k.state, '$.open.event_id') END = clips.event_id))";
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let format: String = row.get(3)?;
@@ -65,6 +66,7 @@ impl Table {
         db.busy_timeout(std::time::Duration::from_secs(2))?;
         // A row that a power cut takes is found again by its file.
         db.pragma_update(None, "synchronous", "NORMAL")?;
+        db.pragma_update(None, "journal_size_limit", JOURNAL)?;
         Ok(Self(db))
     }
 
@@ -121,6 +123,19 @@ impl Table {
             Ok(Event { event_id: row.get(0)?, camera: row.get(1)?, body: row.get(2)?, ended: row.get(3)? })
         };
         query.query_row([number], event).optional()
+    }
+
+    /// The bodies that announced the cries which go on and have no clip.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn open_without_clip(&self) -> rusqlite::Result<Vec<String>> {
+        let mut query = self.0.prepare(
+            "SELECT a.body FROM cameras k
+             JOIN alerts a ON a.event_id = CASE WHEN json_valid(k.state) THEN json_extract(k.state, '$.open.event_id') END AND a.type = 'cry.started'
+             WHERE NOT EXISTS (SELECT 1 FROM clips c WHERE c.event_id = a.event_id) ORDER BY a.id",
+        )?;
+        query.query_map([], |row| row.get(0))?.collect()
     }
 
     /// The number of the alert that announced an event.

@@ -5,13 +5,16 @@ use std::{
     path::PathBuf,
 };
 
-use nursery_shared::media::{AudioCodec, AudioTrack, Data};
+use nursery_shared::{
+    media::{AudioCodec, AudioTrack, Data},
+    message::RecordKind,
+};
 
 use super::*;
 use crate::{
     media::clip::wav,
     sink::{
-        camera::alert,
+        camera::{CameraState, alert},
         store::{Batch, Storage, Store},
     },
 };
@@ -38,6 +41,11 @@ impl World {
     fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("nursery-sink-clips-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self::within(dir)
+    }
+
+    fn within(dir: PathBuf) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
         let store = Store::open(&dir).unwrap();
         let mut clips = Clips::new(&dir).unwrap();
@@ -81,8 +89,31 @@ impl World {
         let (number, _, mut file) = opened(said);
         file.write_all(&sound(bytes)).unwrap();
         self.quiet(&event_id).unwrap();
-        self.clips.on_closed(number, report(None), self.now);
+        self.closed(number, None);
         number
+    }
+
+    /// The same, of nothing but a length.
+    fn whole_of_nothing(&mut self, bytes: u64) -> i64 {
+        let (event_id, said) = self.cry();
+        let (number, _, mut file) = opened(said);
+        file.write_all(&sound(1_000)).unwrap();
+        file.set_len(bytes).unwrap();
+        self.quiet(&event_id).unwrap();
+        self.closed(number, None);
+        number
+    }
+
+    /// What a camera's process says when it is done.
+    fn closed(&mut self, number: i64, error: Option<&str>) {
+        self.clips.on_closed(number, report(error), self.now);
+        assert!(self.clips.tick(self.now).is_empty());
+    }
+
+    /// What files take.
+    fn size(&self) -> u64 {
+        let files = std::fs::read_dir(self.dir.join(DIR)).into_iter().flatten();
+        files.map(|file| on_disk(file.unwrap().metadata().unwrap().len())).sum()
     }
 
     fn names(&self) -> Vec<String> {
@@ -124,8 +155,12 @@ fn report(error: Option<&str>) -> ClipReport {
 
 /// A file of so many bytes.
 fn sound(bytes: usize) -> Vec<u8> {
+    sound_of(timestamp::now_us(), bytes)
+}
+
+fn sound_of(from_us: i64, bytes: usize) -> Vec<u8> {
     let track = AudioTrack { codec: AudioCodec::Ulaw, rate: 8_000, channels: 1, config: Data::default() };
-    let mut content = wav::header(&track, 1_800_000_000_000_000).unwrap();
+    let mut content = wav::header(&track, from_us).unwrap();
     content.resize(bytes, 0x55);
     content
 }
@@ -144,7 +179,7 @@ fn a_cry_has_a_clip_from_before_its_onset_to_after_its_end() {
     let Some((FromWorker::CloseClip { clip, until_us, .. }, None)) = world.quiet(&event_id) else { panic!() };
     assert_eq!(clip, number);
     assert!((until_us - (timestamp::now_us() + 5_000_000)).abs() < 2_000_000);
-    world.clips.on_closed(number, report(None), world.now);
+    world.closed(number, None);
     assert_eq!(world.names(), [format!("{number}.wav")]);
     assert_eq!(world.rows(), world.names());
     let (Found::Clip(about), Some(file)) = world.clips.find(&event_id) else { panic!() };
@@ -168,12 +203,12 @@ fn what_was_never_written_leaves_nothing_and_what_was_torn_is_mended() {
     let mut world = World::new("torn");
     let (_, said) = world.cry();
     let (number, ..) = opened(said);
-    world.clips.on_closed(number, report(Some("its capture process does not run")), world.now);
+    world.closed(number, Some("its capture process does not run"));
     assert!(world.names().is_empty() && world.rows().is_empty());
     let (event_id, said) = world.cry();
     let (number, _, mut file) = opened(said);
     file.write_all(&sound(4_074)).unwrap();
-    world.clips.on_closed(number, report(Some("its capture process ended")), world.now);
+    world.closed(number, Some("its capture process ended"));
     let (Found::Clip(about), _) = world.clips.find(&event_id) else { panic!() };
     assert_eq!(about.note.as_deref(), Some("its capture process ended"));
     // Nobody says anything any more.
@@ -224,6 +259,7 @@ fn what_another_process_left_is_mended_noted_or_removed() {
     world.again();
     world.clips.tick(world.now);
     assert!(world.names().contains(&format!("{torn}.part")), "somebody may still write to it");
+    assert!(matches!(world.clips.find(&torn_id).0, Found::NotYet));
     world.now += Duration::from_secs(5);
     world.clips.tick(world.now);
     let mut expected: Vec<String> =
@@ -232,7 +268,9 @@ fn what_another_process_left_is_mended_noted_or_removed() {
     assert_eq!(world.rows(), expected);
     let mut names = world.names();
     names.retain(|n| n != "README" && n != "007.wav");
-    assert_eq!(names, expected, "{empty}, {gone}");
+    let lost = names.iter().filter(|n| n.ends_with("-77.wav") || n.ends_with("-78.part")).count();
+    names.retain(|n| !n.starts_with("lost-"));
+    assert_eq!((lost, names), (2, expected), "{empty}, {gone}");
     let (Found::Clip(about), _) = world.clips.find(&torn_id) else { panic!() };
     assert!(about.note.is_some() && about.until_us - about.from_us == 615_750);
 }
@@ -241,17 +279,11 @@ fn what_another_process_left_is_mended_noted_or_removed() {
 fn all_of_them_stay_within_their_bounds_and_the_oldest_go_but_not_those_of_events_that_go_on() {
     let mut world = World::new("bounds");
     world.clips.configure(config(1));
-    let size = || -> u64 {
-        let files = std::fs::read_dir(
-            std::env::temp_dir().join(format!("nursery-sink-clips-bounds-{}/clips", std::process::id())),
-        );
-        files.into_iter().flatten().map(|f| on_disk(f.unwrap().metadata().unwrap().len())).sum()
-    };
     // As long as it may be, while its event goes on.
     let (lasting, said) = world.cry();
     let (first, _, mut file) = opened(said);
     file.write_all(&sound(100_000)).unwrap();
-    world.clips.on_closed(first, report(None), world.now);
+    world.closed(first, None);
     let mut numbers = Vec::new();
     for _ in 0..12 {
         let (event_id, said) = world.cry();
@@ -259,10 +291,10 @@ fn all_of_them_stay_within_their_bounds_and_the_oldest_go_but_not_those_of_event
         assert!(max_bytes <= 256 << 10);
         // Not more than was allowed, at once.
         file.write_all(&sound(max_bytes as usize)).unwrap();
-        assert!(size() <= 1 << 20, "{}", size());
+        assert!(world.size() <= 1 << 20, "{}", world.size());
         world.quiet(&event_id);
-        world.clips.on_closed(number, report(None), world.now);
-        assert!(size() <= 1 << 20, "{}", size());
+        world.closed(number, None);
+        assert!(world.size() <= 1 << 20, "{}", world.size());
         numbers.push(number);
     }
     assert!(matches!(world.clips.find(&lasting).0, Found::Clip(_)), "its event goes on");
@@ -272,10 +304,10 @@ fn all_of_them_stay_within_their_bounds_and_the_oldest_go_but_not_those_of_event
     world.clips.configure(ClipsConfig { keep_days: 1.0, ..config(1) });
     world.now += Duration::from_secs(2);
     world.clips.tick(world.now);
-    assert_eq!(world.rows().len(), kept.len(), "they are of the future");
+    assert_eq!(world.rows().len(), kept.len(), "none is that old");
     world.again();
     world.clips.tick(world.now);
-    assert_eq!(world.clips.kept, size());
+    assert_eq!(world.clips.kept, world.size());
 }
 
 #[test]
@@ -292,4 +324,273 @@ fn clips_that_are_too_old_go() {
     world.clips.configure(config(1024));
     world.clips.tick(world.now);
     assert!(world.names().is_empty() && world.rows().is_empty());
+}
+
+/// A disk of so many bytes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, and a word about it, where nothing can be mounted.
+    fn mount(name: &str, bytes: u64) -> Option<Self> {
+        let place = std::env::temp_dir().join(format!("nursery-small-disk-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(&place);
+        let mounted = mount.status().is_ok_and(|status| status.success());
+        let disk = Self(place);
+        if !mounted {
+            eprintln!("SKIPPED: no file system can be mounted here");
+        }
+        mounted.then_some(disk)
+    }
+
+    fn free(&self) -> u64 {
+        let found = nix::sys::statvfs::statvfs(&self.0).unwrap();
+        found.blocks_available() * found.fragment_size()
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        let mut file = File::options().append(true).create(true).open(self.0.join("of-somebody")).unwrap();
+        for size in [1 << 16, 1] {
+            while file.write(&vec![1; size]).is_ok_and(|n| n > 0) {}
+        }
+        assert_eq!(self.free(), 0);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn clips_leave_the_disk_to_the_store() {
+    let Some(disk) = SmallDisk::mount("floor", 12 << 20) else { return };
+    let mut world = World::within(disk.0.join("store"));
+    let mut numbers = Vec::new();
+    for n in 0..30 {
+        numbers.push(world.whole(600_000));
+        assert!(disk.free() > 1 << 20, "{} bytes are left after {n}", disk.free());
+    }
+    let names = world.names();
+    assert!(names.len() > 3 && names.contains(&format!("{}.wav", numbers[29])), "{names:?}");
+}
+
+fn long_alert(n: u32) -> Batch {
+    let data = serde_json::json!({"event_id": format!("long-{n}"), "camera": "x".repeat(300_000)});
+    let alert = alert("cry.started", &format!("long-{n}"), "crib", timestamp::now_us(), data);
+    Batch { alerts: vec![alert], ..Batch::default() }
+}
+
+#[test]
+fn where_the_store_finds_no_room_the_oldest_clips_give_way() {
+    let Some(disk) = SmallDisk::mount("way", 12 << 20) else { return };
+    let mut world = World::within(disk.0.join("store"));
+    let numbers: Vec<i64> = (0..6).map(|_| world.whole(600_000)).collect();
+    disk.fill();
+    let failed = (0..40).find(|n| Storage::commit(&mut world.store, &long_alert(*n), &[]).is_err());
+    let failed = failed.expect("there was room for everything");
+    assert!(world.store.lacked_room() && !world.store.lacked_room(), "it is said once");
+    assert!(world.clips.give_way(world.now));
+    Storage::commit(&mut world.store, &long_alert(failed), &[]).unwrap();
+    assert!(!world.store.lacked_room());
+    let last = |n: usize| format!("{}.wav", numbers[n]);
+    let names = world.names();
+    assert!(!names.contains(&last(0)) && names.contains(&last(5)), "{names:?}");
+    assert_eq!(world.clips.kept, world.size());
+    assert_eq!(world.rows(), names);
+    while world.clips.give_way(world.now) {}
+    assert!(world.names().is_empty(), "nothing is left to give way");
+}
+
+#[test]
+fn a_store_is_opened_on_a_full_disk_since_the_oldest_clips_give_way() {
+    let Some(disk) = SmallDisk::mount("open", 12 << 20) else { return };
+    let mut world = World::within(disk.0.join("store"));
+    (0..6).for_each(|_| assert!(world.whole(600_000) > 0));
+    let dir = world.dir.clone();
+    // What is there stays there.
+    world.dir = disk.0.join("nowhere");
+    drop(world);
+    disk.fill();
+    let before = std::fs::read_dir(dir.join(DIR)).unwrap().count();
+    let store = Store::open(&dir).unwrap();
+    let after = std::fs::read_dir(dir.join(DIR)).unwrap().count();
+    assert!(after < before && after > 0, "{before}, {after}");
+    drop(store);
+}
+
+#[test]
+fn what_is_written_at_once_has_room_as_soon_as_it_is_begun() {
+    let mut world = World::new("remembered");
+    world.clips.configure(config(128));
+    for _ in 0..4 {
+        world.whole_of_nothing((59 << 20) / 2);
+    }
+    assert!(world.size() > 112 << 20);
+    let (_, said) = world.cry();
+    let (_, max_bytes, file) = opened(said);
+    file.set_len(REMEMBERED.min(max_bytes)).unwrap();
+    assert!(world.size() <= 128 << 20, "{}", world.size());
+    world.clips.tick(world.now);
+    file.set_len((REMEMBERED + GROWTH).min(max_bytes)).unwrap();
+    assert!(world.size() <= 128 << 20, "{}", world.size());
+}
+
+#[test]
+fn clips_of_a_store_that_was_damaged_are_kept_apart_and_within_the_same_bounds() {
+    let mut world = World::new("damaged");
+    let first = world.whole(300_000);
+    world.whole(300_000);
+    let (_, said) = world.cry();
+    opened(said).2.write_all(&sound(5_000)).unwrap();
+    let size = world.size();
+    for end in ["-wal", "-shm", ""] {
+        let file = world.dir.join(format!("{}{end}", crate::sink::store::FILE));
+        std::fs::write(file, vec![0x5a; 20_000]).unwrap();
+    }
+    world.store = Store::open(&world.dir).unwrap();
+    world.again();
+    let lost = |world: &World| world.names().iter().filter(|n| n.starts_with("lost-")).count();
+    assert_eq!((lost(&world), world.size(), world.clips.kept), (3, size, size), "{:?}", world.names());
+    // The first event of the new store has the number of the first of the old one.
+    assert_eq!((world.whole(7_000), first), (1, 1));
+    assert_eq!((lost(&world), world.rows()), (3, vec!["1.wav".to_owned()]));
+    assert_eq!(world.clips.kept, world.size());
+    // They give way before others do.
+    world.clips.configure(config(1));
+    for _ in 0..4 {
+        world.whole(200_000);
+    }
+    assert!(lost(&world) < 3 && world.names().contains(&"1.wav".to_owned()), "{:?}", world.names());
+    world.clips.configure(ClipsConfig { keep_days: 1e-6, ..config(1) });
+    world.now += Duration::from_secs(3600);
+    std::thread::sleep(Duration::from_millis(1100));
+    world.clips.tick(world.now);
+    assert_eq!(lost(&world), 0, "they are too old");
+}
+
+#[test]
+fn what_cannot_be_made_whole_is_counted_and_tried_again_and_keeps_nobody_else() {
+    let mut world = World::new("again");
+    let (event_id, said) = world.cry();
+    let (number, _, mut file) = opened(said);
+    file.write_all(&sound(8_074)).unwrap();
+    let part = world.dir.join(DIR).join(format!("{number}.part"));
+    let aside = world.dir.join("aside");
+    std::fs::rename(&part, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &part).unwrap();
+    world.closed(number, None);
+    assert!(matches!(world.clips.find(&event_id).0, Found::NotYet));
+    std::fs::remove_file(&part).unwrap();
+    std::fs::rename(&aside, &part).unwrap();
+    world.clips.tick(world.now);
+    assert!(matches!(world.clips.find(&event_id).0, Found::NotYet), "not at once");
+    world.now += Duration::from_secs(61);
+    world.clips.tick(world.now);
+    assert_eq!(world.names(), [format!("{number}.wav")]);
+    // Two files that are not as they were noted, in the place of one there is something.
+    let (bad, good) = (world.whole(6_000), world.whole(6_000));
+    world.put(&format!("{bad}.wav"), &sound(3_000));
+    world.put(&format!("{good}.wav"), &sound(3_000));
+    std::fs::create_dir(world.dir.join(DIR).join(format!("{bad}.part"))).unwrap();
+    world.again();
+    world.clips.tick(world.now);
+    assert_eq!(world.clips.kept, on_disk(8_074) + on_disk(3_000) + on_disk(3_000));
+    let bytes =
+        |n| world.clips.table.all().unwrap().into_iter().find(|e| e.number == n).map(|e| e.about.bytes);
+    assert_eq!((bytes(bad), bytes(good)), (Some(6_000), Some(3_000)));
+}
+
+#[test]
+fn a_file_that_processes_die_of_is_given_up() {
+    let mut world = World::new("deadly");
+    let (once, said) = world.cry();
+    let (first, _, mut file) = opened(said);
+    file.write_all(&sound(5_000)).unwrap();
+    let (twice, said) = world.cry();
+    let (second, _, mut file) = opened(said);
+    file.write_all(&sound(5_000)).unwrap();
+    let at = |name: String| world.dir.join(DIR).join(name);
+    std::fs::rename(at(format!("{first}.part")), at(format!("{first}.part1"))).unwrap();
+    std::fs::rename(at(format!("{second}.part")), at(format!("{second}.part2"))).unwrap();
+    world.again();
+    world.clips.tick(world.now);
+    world.now += Duration::from_secs(5);
+    world.clips.tick(world.now);
+    assert_eq!(world.names(), [format!("{first}.wav")]);
+    assert!(matches!(world.clips.find(&once).0, Found::Clip(_)));
+    assert!(matches!(world.clips.find(&twice).0, Found::Nothing));
+}
+
+#[test]
+fn for_how_long_a_clip_is_kept_is_not_for_its_writer_to_say() {
+    let mut world = World::new("times");
+    for from_us in [253_402_300_799_000_000, -1, i64::MAX, i64::MIN] {
+        let (event_id, said) = world.cry();
+        let (number, _, mut file) = opened(said);
+        file.write_all(&sound_of(from_us, 8_074)).unwrap();
+        world.closed(number, None);
+        let (Found::Clip(about), _) = world.clips.find(&event_id) else { panic!("{from_us}") };
+        let off = timestamp::now_us() - about.from_us;
+        assert!((0..1_000_000_000).contains(&off), "{from_us}: {about:?}");
+    }
+}
+
+/// A camera in whose room it cries, and the alert of that, which is stored; its id.
+fn goes_on(world: &mut World) -> String {
+    let mut camera = CameraState::new(&nursery_shared::config::DetectionConfig::default());
+    let values = vec![0.97; 40];
+    let start_us = timestamp::now_us() - 4_000_000;
+    let what = RecordKind::Scores { start_us, step_us: 100_000, values, level_dbfs: -30.0, arrived_us: 0 };
+    let mut alerts = Vec::new();
+    camera.apply("crib", &what, &mut alerts);
+    assert_eq!(alerts.len(), 1);
+    let event_id = alerts[0].event_id.clone();
+    let cameras = [("crib".to_owned(), camera)].into();
+    Storage::commit(&mut world.store, &Batch { alerts, cameras, ..Batch::default() }, &[]).unwrap();
+    event_id
+}
+
+#[test]
+fn a_cry_that_was_stored_by_a_process_that_died_has_a_clip_from_the_next_one() {
+    let mut world = World::new("next");
+    goes_on(&mut world);
+    world.again();
+    let mut said = world.clips.tick(world.now);
+    assert_eq!(said.len(), 1);
+    let (number, _, mut file) = opened(said.pop());
+    file.write_all(&sound(5_000)).unwrap();
+    assert!(world.clips.tick(world.now).is_empty());
+    world.again();
+    assert!(world.clips.tick(world.now).is_empty(), "it is there already");
+    world.now += Duration::from_secs(5);
+    assert!(world.clips.tick(world.now).is_empty());
+    assert_eq!(world.names(), [format!("{number}.wav")]);
+    world.again();
+    assert!(world.clips.tick(world.now).is_empty());
+}
+
+#[test]
+fn a_clock_that_was_set_forward_ends_no_event() {
+    let mut world = World::new("forward");
+    let event_id = goes_on(&mut world);
+    world.again();
+    let (number, _, mut file) = opened(world.clips.tick(world.now).pop());
+    file.write_all(&sound(5_000)).unwrap();
+    world.closed(number, None);
+    let days = timestamp::now_us() + 3 * 86_400_000_000;
+    assert!(world.clips.table.oldest(days, 9).unwrap().is_empty(), "its camera says that it goes on");
+    assert!(world.clips.table.bytes_of_open_events(days).unwrap() > 0);
+    world.quiet(&event_id);
+    assert_eq!(world.clips.table.oldest(days, 9).unwrap().len(), 1);
+    let (other, said) = world.cry();
+    let (number, _, mut file) = opened(said);
+    file.write_all(&sound(5_000)).unwrap();
+    world.closed(number, None);
+    let over = world.clips.table.oldest(days, 9).unwrap();
+    assert!(over.iter().any(|e| e.event_id == other), "no camera says that it goes on");
 }

@@ -36,9 +36,9 @@ pub struct Intake {
     generations: [u64; 2],
 }
 
-impl Intake {
+impl Default for Intake {
     /// Nothing has come yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             tracks: None,
             no_sound: None,
@@ -48,7 +48,9 @@ impl Intake {
             generations: [0; 2],
         }
     }
+}
 
+impl Intake {
     /// Takes in what the capture process says.
     pub fn take(&mut self, message: FromCapture, buffer: &mut Buffer, share: usize, now: Instant) {
         match message {
@@ -191,7 +193,7 @@ mod tests {
     }
 
     fn taken(messages: Vec<FromCapture>) -> Vec<(u8, Vec<u8>)> {
-        let (mut intake, mut buffer) = (Intake::new(), Buffer::default());
+        let (mut intake, mut buffer) = (Intake::default(), Buffer::default());
         let mut cursor = Cursor::new(true);
         let mut out = Vec::new();
         for message in messages {

@@ -51,7 +51,7 @@ pub async fn tend(live: Arc<Live>, camera: Arc<Camera>) {
 
 /// Reads until the socket ends, which is why, or until nobody has wanted anything for a while.
 async fn follow(live: &Live, camera: &Camera, socket: UnixStream) -> Option<String> {
-    let (mut frames, mut intake) = (FrameBuffer::new(MAX_MEDIA), Intake::new());
+    let (mut frames, mut intake) = (FrameBuffer::new(MAX_MEDIA), Intake::default());
     let mut bytes = vec![0; READ];
     let (mut said, mut unsent) = (false, Vec::new());
     let (mut heard_at, mut seen_at) = (Instant::now(), None);
