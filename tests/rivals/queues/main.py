@@ -55,6 +55,8 @@ class Workers:
 
     def begin(self):
         waiting = self.context.Queue(WAITING_PER_CAMERA * -(-self.cameras // self.count))
+        # At the end nobody takes what still waits, and nobody is to wait for that.
+        waiting.cancel_join_thread()
         arguments = (self.model, self.cameras, waiting, self.results)
         process = self.context.Process(target=work, args=arguments, daemon=True)
         process.start()
