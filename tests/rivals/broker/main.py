@@ -93,6 +93,15 @@ class Dispatcher:
                 self.send(following)
 
 
+def end(process, patience_s):
+    process.terminate()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Redis:
     """A server that keeps nothing on disk and listens on a socket in `folder` only."""
 
@@ -122,8 +131,7 @@ class Redis:
                 time.sleep(0.05)
 
     def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
+        end(self.process, 2)
 
 
 class Pool:
@@ -151,12 +159,7 @@ class Pool:
 
     def __exit__(self, *_):
         # It ends its processes when their tasks are done.
-        self.process.terminate()
-        try:
-            self.process.wait(4)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, 4)
 
 
 def main():

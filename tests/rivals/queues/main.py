@@ -1,6 +1,6 @@
 """Processes of multiprocessing: the main one reads the cameras, workers, as many as there are cores, run the network.
 
-An ffmpeg and a reading thread per camera put windows into a bounded queue; what has been scored comes back through
+An ffmpeg and a reading thread per camera put windows into bounded queues; what has been scored comes back through
 another one. Each worker has a queue of its own and always the same cameras, so that what the network remembers of a
 stream stays where it is, and windows of one camera stay in order. A worker scores what waits, at most one window of
 each camera and 16 together, as one batch. When a queue is full, the newest window is dropped.
@@ -43,7 +43,7 @@ class Workers:
         self.context = multiprocessing.get_context("spawn")
         self.model, self.cameras = model, cameras
         self.count = len(os.sched_getaffinity(0))
-        self.results = self.context.Queue()
+        self.results = self.context.Queue(WAITING_PER_CAMERA * max(cameras, 1))
         self.workers = []
 
     def __enter__(self):
@@ -55,6 +55,8 @@ class Workers:
 
     def begin(self):
         waiting = self.context.Queue(WAITING_PER_CAMERA * -(-self.cameras // self.count))
+        # At the end nobody takes what still waits, and nobody is to wait for that.
+        waiting.cancel_join_thread()
         arguments = (self.model, self.cameras, waiting, self.results)
         process = self.context.Process(target=work, args=arguments, daemon=True)
         process.start()

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import wave
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,6 +26,8 @@ import numpy as np  # noqa: E402
 
 SEGMENT_S = 2
 WAITING_PER_CAMERA = 2
+# For the segments in hand.
+ENDING_S = 5.0
 
 
 class Detection:
@@ -33,20 +36,27 @@ class Detection:
     def __init__(self, service, model, camera):
         self.service, self.model, self.camera = service, model, camera
         self.waiting = queue.Queue(WAITING_PER_CAMERA)
+        self.thread = threading.Thread(target=self.run, daemon=True)
 
     def take(self, segment, received, first):
-        if self.waiting.full():
-            try:
-                self.waiting.get_nowait()[0].unlink(missing_ok=True)
-                self.service.dropped()
-            except queue.Empty:
-                pass
+        if self.waiting.full() and (older := self.give_up()):
+            first |= older[2]
+            self.service.dropped()
         self.waiting.put((segment, received, first))
+
+    def give_up(self):
+        """Removes the oldest segment that waits, if there is one."""
+        try:
+            older = self.waiting.get_nowait()
+        except queue.Empty:
+            return None
+        older[0].unlink(missing_ok=True)
+        return older
 
     def run(self):
         state, rest = self.model.fresh(1), np.zeros(0, np.int16)
-        while True:
-            segment, received, first = self.waiting.get()
+        while item := self.waiting.get():
+            segment, received, first = item
             if first:
                 state[:] = 0.0
                 rest = rest[:0]
@@ -55,6 +65,26 @@ class Detection:
             rest = samples[whole:]
             if whole:
                 self.service.scored(self.camera, received, self.model.score(state, samples[None, :whole])[0])
+
+    def end(self):
+        """After the segment in hand."""
+        while self.give_up():
+            pass
+        self.waiting.put(None)
+
+
+@contextmanager
+def running(detections):
+    for detection in detections:
+        detection.thread.start()
+    try:
+        yield
+    finally:
+        for detection in detections:
+            detection.end()
+        deadline = time.monotonic() + ENDING_S
+        for detection in detections:
+            detection.thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def load(segment):
@@ -97,9 +127,7 @@ def main():
             detections[number].take(folders[number] / line.decode().strip(), time.time(), first)
             first = False
 
-    for detection in detections:
-        threading.Thread(target=detection.run, daemon=True).start()
-    with service, temporary, Cameras(service.cameras, output, attend):
+    with service, temporary, running(detections), Cameras(service.cameras, output, attend):
         service.run()
 
 
