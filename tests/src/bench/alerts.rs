@@ -128,7 +128,8 @@ pub fn judge(
 ) -> Alerts {
     let came: Vec<Alert> =
         receiver.requests().iter().filter_map(|request| Alert::read(which, request, clocks)).collect();
-    let (mut onsets, mut heard_late): (Vec<(String, i64)>, Vec<(String, i64)>) = Default::default();
+    let mut onsets: Vec<(String, i64)> = Vec::new();
+    let mut heard_late: Vec<(String, i64)> = Vec::new();
     let mut sessions: HashMap<String, Vec<Session>> = HashMap::new();
     for entry in ledger {
         match entry {
