@@ -331,7 +331,7 @@ fn decoded_loop(kind: Kind, file: &Path) -> Vec<i16> {
 fn ulaw_loop() -> Vec<i16> {
     let stamp = Stamp { channel: 0, sequence: 0, timestamp: 0, source: 0 };
     let mut stream = Stream::prepare(Kind::Pcmu, Path::new("/nowhere")).unwrap();
-    let mut packet = |n| stream.packet(n, stamp)[16..].to_vec();
+    let packet = |n| stream.packet(n, stamp)[16..].to_vec();
     (0..9_008).flat_map(packet).map(g711::ulaw).collect()
 }
 
