@@ -128,7 +128,7 @@ pub fn judge(
 ) -> Alerts {
     let came: Vec<Alert> =
         receiver.requests().iter().filter_map(|request| Alert::read(which, request, clocks)).collect();
-    let (mut onsets, mut heard_late): (Vec<(String, i64)>, Vec<(String, i64)>) = Default::default();
+    let (mut onsets, mut heard_late) = (Vec::new(), Vec::new());
     let mut sessions: HashMap<String, Vec<Session>> = HashMap::new();
     for entry in ledger {
         match entry {
