@@ -119,7 +119,9 @@ fn every_camera_is_at_its_own_place_in_the_loop_and_cries_are_written_down() {
     let farm = CameraFarm::start(&[Kind::Pcmu]);
     // So many that one of them cries soon.
     let mut clients: Vec<Client> = (0..60).map(|n| Client::play(&farm, Kind::Pcmu, n)).collect();
-    clients.iter_mut().for_each(|client| drop(client.packet()));
+    for client in &mut clients {
+        client.packet();
+    }
     let cries = until("three cries", PATIENCE, || {
         let cries: Vec<(u32, i64)> = farm
             .ledger()
@@ -329,8 +331,8 @@ fn decoded_loop(kind: Kind, file: &Path) -> Vec<i16> {
 fn ulaw_loop() -> Vec<i16> {
     let stamp = Stamp { channel: 0, sequence: 0, timestamp: 0, source: 0 };
     let mut stream = Stream::prepare(Kind::Pcmu, Path::new("/nowhere")).unwrap();
-    let mut packet = |n| stream.packet(n, stamp)[16..].to_vec();
-    (0..9_008).flat_map(|n| packet(n)).map(g711::ulaw).collect()
+    let packet = |n| stream.packet(n, stamp)[16..].to_vec();
+    (0..9_008).flat_map(packet).map(g711::ulaw).collect()
 }
 
 fn samples(bytes: &[u8]) -> Vec<i16> {
