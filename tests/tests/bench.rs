@@ -7,7 +7,7 @@ use nursery_tests::bench::{
     Measurement, Mix, Plan, Rivals, Which,
     measure::measure,
     report::{picture, sum_up, table},
-    scale, start,
+    routing, scale, start,
 };
 
 fn plan() -> Plan {
@@ -66,4 +66,15 @@ fn a_rival_that_is_not_there_is_an_error_that_says_so() {
     let rivals = Rivals { folder: Some("/nowhere".into()), ..Rivals::default() };
     let error = start::start(&Plan { which: Which::Pipes, rivals, ..plan() }, 1).unwrap_err();
     assert!(error.contains("/nowhere/pipes/main.py"), "{error}");
+}
+
+#[test]
+fn windows_of_nothing_go_through_a_real_supervisor_and_none_is_lost() {
+    let lasting = Duration::from_secs(3);
+    let paced = routing::routed(4, true, lasting);
+    assert!(paced.windows > 20 && paced.dropped == 0 && paced.cpu_s.contains_key("supervisor"), "{paced:?}");
+    let flooded = routing::routed(4, false, lasting);
+    assert!(flooded.rate() > 2.0 * paced.rate() && flooded.dropped == 0, "{flooded:?}");
+    let bare = routing::bare(routing::Exchange { there: 26_000, back: 18_000 }, lasting);
+    assert!(bare.windows > 100 && bare.latency_ms.is_some(), "{bare:?}");
 }

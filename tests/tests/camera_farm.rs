@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{UsageWho, getrusage};
 use nursery_tests::{
     farm::{
         CameraFarm, Kind,
@@ -19,6 +20,7 @@ use nursery_tests::{
         stream::{Stamp, Stream},
     },
     gst_camera::{self, GstCamera},
+    rtsp_camera::{Codec, RtspCamera},
     service, skip,
     temp_dir::TempDir,
     wait::{PATIENCE, output, until},
@@ -40,14 +42,18 @@ struct Packet {
 
 impl Client {
     fn play(farm: &CameraFarm, kind: Kind, camera: u32) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", farm.port())).unwrap();
+        Self::play_url(&farm.url(kind, camera))
+    }
+
+    fn play_url(url: &str) -> Self {
+        let address = url.strip_prefix("rtsp://").unwrap().split('/').next().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut client = Self { stream: BufReader::new(stream) };
-        let url = farm.url(kind, camera);
-        assert!(client.ask("DESCRIBE", &url, "").contains("m=audio"));
+        assert!(client.ask("DESCRIBE", url, "").contains("m=audio"));
         let transport = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
         client.ask("SETUP", &format!("{url}/audio"), transport);
-        client.ask("PLAY", &url, "");
+        client.ask("PLAY", url, "");
         client
     }
 
@@ -345,4 +351,49 @@ fn write_wav_8k(path: &Path, pcm: &[i16]) {
     bytes[24..28].copy_from_slice(&8_000_u32.to_le_bytes());
     bytes[28..32].copy_from_slice(&16_000_u32.to_le_bytes());
     fs::write(path, bytes).unwrap();
+}
+
+/// Seconds of processor that `cameras` cost while somebody reads from all of them for some seconds: what `used` says, less
+/// what the reading thread takes where that is the same process.
+fn cost(clients: Vec<Client>, used: impl Fn() -> f64) -> (f64, u64) {
+    let mut streams: Vec<TcpStream> = clients.into_iter().map(|c| c.stream.into_inner()).collect();
+    streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    let (mut bytes, mut read) = ([0; 16 << 10], 0);
+    let (start, before) = (Instant::now(), used());
+    while start.elapsed() < Duration::from_secs(6) {
+        for stream in &mut streams {
+            while let Ok(n @ 1..) = stream.read(&mut bytes) {
+                read += n as u64;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (used() - before, read)
+}
+
+#[test]
+fn the_farm_costs_less_than_a_thread_per_camera() {
+    const CAMERAS: u32 = 48;
+    let seconds = |who| {
+        let usage = getrusage(who).unwrap();
+        let (user, system) = (usage.user_time(), usage.system_time());
+        (user.tv_sec() + system.tv_sec()) as f64 + (user.tv_usec() + system.tv_usec()) as f64 / 1e6
+    };
+    let farm = CameraFarm::start(&[Kind::Pcmu]);
+    let clients = (0..CAMERAS).map(|n| Client::play(&farm, Kind::Pcmu, n)).collect();
+    let totals = || match farm.totals() {
+        Some(Entry::Totals { cpu_s, .. }) => cpu_s,
+        _ => 0.0,
+    };
+    let (farms, farms_bytes) = cost(clients, totals);
+    drop(farm);
+    let cameras: Vec<RtspCamera> = (0..CAMERAS).map(|_| RtspCamera::start(Codec::Pcmu)).collect();
+    let clients = cameras.iter().map(|camera| Client::play_url(&camera.url())).collect();
+    // All threads but this one, which reads.
+    let (theirs, their_bytes) =
+        cost(clients, || seconds(UsageWho::RUSAGE_SELF) - seconds(UsageWho::RUSAGE_THREAD));
+    let per_megabyte = |s: f64, bytes: u64| s / (bytes as f64 / 1e6);
+    let (farms, theirs) = (per_megabyte(farms, farms_bytes), per_megabyte(theirs, their_bytes));
+    eprintln!("{farms:.4} s per MB of the farm, {theirs:.4} s of a thread per camera");
+    assert!(farms > 0.0 && farms < theirs, "{farms} and {theirs}");
 }

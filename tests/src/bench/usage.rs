@@ -80,13 +80,26 @@ impl Accounts {
     }
 
     /// Bytes of memory by role, each page shared among those who have it (proportional set size).
-    pub fn memory(&self) -> BTreeMap<String, u64> {
-        let mut by_role = BTreeMap::new();
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
         for (process, account) in &self.0 {
-            *by_role.entry(account.role.clone()).or_default() += proportional(*process);
+            match proportional(*process) {
+                Some(bytes) => *memory.by_role.entry(account.role.clone()).or_default() += bytes,
+                None if process.is_alive() => memory.closed += 1,
+                None => {}
+            }
         }
-        by_role
+        memory
     }
+}
+
+/// Memory of a tree of processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes.
+    pub by_role: BTreeMap<String, u64>,
+    /// Processes that cannot be looked into: other than root may not look into caged ones.
+    pub closed: usize,
 }
 
 /// Ticks of a process: its own, and its ended children's.
@@ -105,11 +118,11 @@ fn per_second() -> f64 {
     if ticks > 0 { ticks as f64 } else { 100.0 }
 }
 
-fn proportional(process: Process) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+/// `None` where it is not shown.
+fn proportional(process: Process) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]
@@ -138,7 +151,8 @@ mod tests {
             (*living > 0.05 && *ended > 0.05).then(|| by_role.clone())
         });
         assert!(found.values().all(|s| *s < 60.0), "{found:?}");
-        assert!(Accounts::of(root, |_| "shell".into()).memory()["shell"] > 100_000);
+        let memory = Accounts::of(root, |_| "shell".into()).memory();
+        assert!(memory.by_role["shell"] > 100_000 && memory.closed == 0, "{memory:?}");
         drop(child.stdin.take());
         wait::for_exit(&mut child, wait::PATIENCE);
     }
