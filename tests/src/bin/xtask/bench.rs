@@ -76,7 +76,7 @@ pub struct Args {
 /// The file of results.
 #[derive(Serialize)]
 struct Results {
-    command: Vec<String>,
+    command: String,
     machine: Machine,
     summary: BTreeMap<Which, Summary>,
     measurements: Vec<Measurement>,
@@ -131,8 +131,17 @@ fn pretty(results: &impl Serialize) -> String {
 
 /// What every file of results begins with.
 fn file(results: Value) -> Value {
-    let command: Vec<String> = std::env::args().collect();
-    json!({"command": command, "machine": Machine::this(), "results": results})
+    json!({"command": command(), "machine": Machine::this(), "results": results})
+}
+
+/// How this was called; of paths the last part says enough.
+fn command() -> String {
+    let shown = |argument: String| match argument.rsplit_once('/') {
+        Some((_, name)) => name.to_owned(),
+        None => argument,
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(shown).collect();
+    format!("cargo xtask {}", arguments.join(" "))
 }
 
 fn by_round(args: &Args) -> bool {
@@ -140,8 +149,7 @@ fn by_round(args: &Args) -> bool {
     let done = rounds(args, &mut measurements);
     let summary = sum_up(&measurements);
     println!("{}", table(&summary));
-    let results =
-        Results { command: std::env::args().collect(), machine: Machine::this(), summary, measurements };
+    let results = Results { command: command(), machine: Machine::this(), summary, measurements };
     let written = write(args.svg.as_ref(), || picture(&results.summary))
         && write(args.json.as_ref(), || pretty(&results));
     done && written
