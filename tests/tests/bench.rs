@@ -29,7 +29,10 @@ fn a_measurement_accounts_for_every_role_window_and_cry() {
     let shown = serde_json::to_string_pretty(&measured).unwrap();
     assert_eq!(measured.readiness.live, 12, "{shown}");
     for role in ["supervisor", "capture", "infer", "sink"] {
-        assert!(measured.cpu_s.contains_key(role) && measured.memory[role] > 100_000, "{role}: {shown}");
+        assert!(measured.cpu_s.contains_key(role), "{role}: {shown}");
+        // Other than root may not look into caged processes.
+        let memory = measured.memory.get(role).is_some_and(|bytes| *bytes > 100_000);
+        assert!(memory || measured.memory_unseen > 0, "{role}: {shown}");
     }
     assert_eq!((measured.processes["capture"], measured.processes["sink"]), (12, 1), "{shown}");
     // Four windows a second and camera; how many of them on a busy machine is not this test's business.
