@@ -303,6 +303,9 @@ fn rounds(args: &Args, measurements: &mut Vec<Measurement>) -> bool {
 
 /// A line for who waits.
 fn tell(m: &Measurement) {
+    if m.seconds == 0.0 {
+        return eprintln!("  nothing to measure: {}", m.complaints().join(", "));
+    }
     let alert = m.alerts.last_sample.map_or("-".into(), |d| format!("{:.0}/{:.0} ms", d.p50, d.p99));
     eprintln!(
         "  {:.1} s per camera-hour, {:.1} MB per camera, alerts {alert}, missed {} of {}, dropped {}, machine {:.0} % busy, \
