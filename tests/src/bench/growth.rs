@@ -36,7 +36,7 @@ pub struct Growth {
     pub system: Which,
     pub cameras: u32,
     pub samples: Vec<Sample>,
-    /// Bytes per minute, from the second minute on.
+    /// Bytes per minute.
     pub slope: Option<f64>,
 }
 
@@ -57,7 +57,7 @@ pub fn watch(plan: &Plan, minutes: u32, mut tell: impl FnMut(&Sample)) -> Result
     for minute in 1..=minutes.max(2) {
         sleep(Duration::from_secs(60 * u64::from(minute)).saturating_sub(start.elapsed()));
         let minutes = start.elapsed().as_secs_f64() / 60.0;
-        let sample = Sample { minutes, memory: stage.accounts().memory() };
+        let sample = Sample { minutes, memory: stage.accounts().memory().by_role };
         tell(&sample);
         samples.push(sample);
     }

@@ -80,6 +80,8 @@ pub struct Measurement {
     pub processes: BTreeMap<String, usize>,
     /// Proportional memory at the end of it, bytes, by role.
     pub memory: BTreeMap<String, u64>,
+    /// Processes whose memory could not be seen, and is missing there.
+    pub memory_unseen: usize,
     pub counters: Counters,
     /// Seconds of audio that the cameras sent.
     pub sent_s: f64,
@@ -156,6 +158,9 @@ impl Measurement {
         if self.farm.counts.late * 1000 > self.farm.counts.packets || self.farm.counts.skipped > 0 {
             let (late, skipped) = (self.farm.counts.late, self.farm.counts.skipped);
             doubts.push(format!("the farm was late with {late} packets and left out {skipped}"));
+        }
+        if self.memory_unseen > 0 {
+            doubts.push(format!("the memory of {} processes is seen by root alone", self.memory_unseen));
         }
         if self.others_busy > 0.05 {
             doubts.push(format!("others took {:.0} % of the machine", self.others_busy * 100.0));
@@ -254,6 +259,7 @@ pub fn measure(plan: &Plan, round: u32) -> Result<Measurement, String> {
         cpu_s: BTreeMap::new(),
         processes: BTreeMap::new(),
         memory: BTreeMap::new(),
+        memory_unseen: 0,
         counters: Counters::default(),
         sent_s: 0.0,
         window_latency_ms: None,
@@ -306,7 +312,8 @@ fn watch(stage: &Stage, plan: &Plan, measured: &mut Measurement) {
     let (accounts_after, to_us, span) = (stage.accounts(), timestamp::now_us(), start.elapsed());
     let own_after = own_seconds();
     let (later, told_after) = counters(stage.system.as_ref());
-    measured.memory = accounts_after.memory();
+    let memory = accounts_after.memory();
+    (measured.memory, measured.memory_unseen) = (memory.by_role, memory.closed);
     measured.memory_available = machine::meminfo("MemAvailable");
     measured.seconds = span.as_secs_f64();
     measured.cpu_s = accounts_after.since(&accounts);

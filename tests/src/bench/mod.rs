@@ -11,6 +11,7 @@ mod nursery;
 pub mod plot;
 pub mod report;
 mod rival;
+pub mod routing;
 pub mod scale;
 pub mod start;
 mod statistics;

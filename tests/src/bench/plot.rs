@@ -147,6 +147,11 @@ impl Page {
                 bottom - tall + 14.0 + 16.0 * n as f64,
                 escaped(&curve.name)
             );
+            for p in &curve.points {
+                let (x, y) = (x(p.0), y(p.1));
+                let _ =
+                    writeln!(self.body, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
+            }
         }
         self.height = bottom + 34.0;
     }

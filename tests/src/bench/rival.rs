@@ -113,8 +113,8 @@ impl System for Rival {
     fn failed(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         let errors = std::fs::read_to_string(&self.errors).unwrap_or_default();
-        let last: Vec<&str> = errors.lines().rev().take(5).collect();
-        Some(format!("it ended with {status}: {}", last.into_iter().rev().collect::<Vec<_>>().join(" / ")))
+        let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it did not say why");
+        Some(format!("it ended with {status}: {last}"))
     }
 
     fn counters(&self) -> Option<Counters> {

@@ -135,8 +135,9 @@ pub fn role_of(process: Process, root: Process, known: &HashMap<u32, String>) ->
     if process == root {
         return "main".into();
     }
-    let name = process.program().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
-    let name = name.unwrap_or_else(|| "unknown".into());
+    // By the name that it was called by: programs may have several.
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+    let name = name.trim().to_owned();
     // Of Python's name the version is of no interest.
     match name.strip_prefix("python") {
         Some(_) => "python".into(),

@@ -14,9 +14,9 @@ pub const ENDED: &str = "ended children";
 #[derive(Debug, Clone)]
 struct Account {
     role: String,
-    /// Its own, and of its children that have ended: ticks.
-    own: u64,
-    ended: u64,
+    /// Its own, and of its children that have ended: seconds of processor.
+    own: f64,
+    ended: f64,
 }
 
 /// A tree of processes at a moment.
@@ -29,7 +29,7 @@ impl Accounts {
         let tree = [root].into_iter().chain(root.descendants());
         Self(
             tree.filter_map(|process| {
-                let (own, ended) = ticks(process)?;
+                let (own, ended) = seconds(process)?;
                 Some((process, Account { role: role(process), own, ended }))
             })
             .collect(),
@@ -40,34 +40,30 @@ impl Accounts {
     /// and ended, is found in its parent's account of ended children: nothing is lost or counted twice as long as parents
     /// wait for their children.
     pub fn since(&self, earlier: &Self) -> BTreeMap<String, f64> {
-        let mut by_role: BTreeMap<String, i64> = BTreeMap::new();
-        let mut add = |role: &str, ticks: i64| *by_role.entry(role.to_owned()).or_default() += ticks;
+        let mut by_role: BTreeMap<String, f64> = BTreeMap::new();
+        let mut add = |role: &str, s: f64| *by_role.entry(role.to_owned()).or_default() += s;
         for (process, now) in &self.0 {
             let before = earlier.0.get(process);
-            add(&now.role, now.own as i64 - before.map_or(0, |b| b.own as i64));
-            add(ENDED, now.ended as i64 - before.map_or(0, |b| b.ended as i64));
+            add(&now.role, now.own - before.map_or(0.0, |b| b.own));
+            add(ENDED, now.ended - before.map_or(0.0, |b| b.ended));
         }
         for (process, before) in &earlier.0 {
             if !self.0.contains_key(process) {
-                add(ENDED, -((before.own + before.ended) as i64));
+                add(ENDED, -(before.own + before.ended));
             }
         }
-        let per_second = per_second();
+        by_role.retain(|role, s| role != ENDED || *s != 0.0);
         by_role
-            .into_iter()
-            .filter(|(role, ticks)| role != ENDED || *ticks != 0)
-            .map(|(role, ticks)| (role, ticks as f64 / per_second))
-            .collect()
     }
 
     /// Seconds of processor of all of them since they began.
     pub fn total_s(&self) -> f64 {
-        self.0.values().map(|account| account.own + account.ended).sum::<u64>() as f64 / per_second()
+        self.0.values().map(|account| account.own + account.ended).sum()
     }
 
     /// Seconds of processor of one process without its children.
     pub fn alone(process: Process) -> f64 {
-        ticks(process).map_or(0.0, |(own, _)| own as f64 / per_second())
+        seconds(process).map_or(0.0, |(own, _)| own)
     }
 
     /// How many processes there are, by role.
@@ -80,22 +76,46 @@ impl Accounts {
     }
 
     /// Bytes of memory by role, each page shared among those who have it (proportional set size).
-    pub fn memory(&self) -> BTreeMap<String, u64> {
-        let mut by_role = BTreeMap::new();
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
         for (process, account) in &self.0 {
-            *by_role.entry(account.role.clone()).or_default() += proportional(*process);
+            match proportional(*process) {
+                Some(bytes) => *memory.by_role.entry(account.role.clone()).or_default() += bytes,
+                None if process.is_alive() => memory.closed += 1,
+                None => {}
+            }
         }
-        by_role
+        memory
     }
 }
 
-/// Ticks of a process: its own, and its ended children's.
-fn ticks(process: Process) -> Option<(u64, u64)> {
+/// Memory of a tree of processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes.
+    pub by_role: BTreeMap<String, u64>,
+    /// Processes that cannot be looked into: other than root may not look into caged ones.
+    pub closed: usize,
+}
+
+/// Seconds of processor of a process: its own, and its ended children's.
+fn seconds(process: Process) -> Option<(f64, f64)> {
     let text = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
     // The name in parentheses may hold anything. After it comes the third field.
     let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
-    let field = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
-    Some((field(14)? + field(15)?, field(16)? + field(17)?))
+    let ticks = |n: usize| fields.get(n - 3)?.parse::<f64>().ok();
+    let second = per_second();
+    let own = (ticks(14)? + ticks(15)?) / second;
+    // Whole ticks are left out of what is begun; threads that have ended are missing where nanoseconds are counted.
+    Some((own.max(of_threads(process)), (ticks(16)? + ticks(17)?) / second))
+}
+
+/// Seconds of processor of a process's threads, to the nanosecond.
+fn of_threads(process: Process) -> f64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{}/task", process.pid)) else { return 0.0 };
+    let of_one = |text: String| text.split(' ').next()?.parse::<f64>().ok();
+    let all = threads.flatten().filter_map(|t| of_one(fs::read_to_string(t.path().join("schedstat")).ok()?));
+    all.sum::<f64>() / 1e9
 }
 
 /// Ticks in a second, in which the kernel tells times of processes.
@@ -105,11 +125,11 @@ fn per_second() -> f64 {
     if ticks > 0 { ticks as f64 } else { 100.0 }
 }
 
-fn proportional(process: Process) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+/// `None` where it is not shown.
+fn proportional(process: Process) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]
@@ -138,7 +158,8 @@ mod tests {
             (*living > 0.05 && *ended > 0.05).then(|| by_role.clone())
         });
         assert!(found.values().all(|s| *s < 60.0), "{found:?}");
-        assert!(Accounts::of(root, |_| "shell".into()).memory()["shell"] > 100_000);
+        let memory = Accounts::of(root, |_| "shell".into()).memory();
+        assert!(memory.by_role["shell"] > 100_000 && memory.closed == 0, "{memory:?}");
         drop(child.stdin.take());
         wait::for_exit(&mut child, wait::PATIENCE);
     }

@@ -6,7 +6,7 @@ use nursery_tests::bench::{
     Machine, Measurement, Mix, Plan, Rivals, Spread, Which, growth,
     measure::measure,
     report::{Summary, picture, sum_up, table},
-    scale, start, sustain,
+    routing, scale, start, sustain,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -62,6 +62,9 @@ pub struct Args {
     /// Instead: memory after each of so many minutes
     #[arg(long, value_name = "MINUTES", group = "mode")]
     growth: Option<u32>,
+    /// Instead: windows per second and their delay through the supervisor alone, against a bare socket pair
+    #[arg(long, group = "mode")]
+    routing: bool,
     /// Write all measurements there
     #[arg(long)]
     json: Option<PathBuf>,
@@ -73,7 +76,7 @@ pub struct Args {
 /// The file of results.
 #[derive(Serialize)]
 struct Results {
-    command: Vec<String>,
+    command: String,
     machine: Machine,
     summary: BTreeMap<Which, Summary>,
     measurements: Vec<Measurement>,
@@ -108,6 +111,8 @@ pub fn run(args: &Args) -> bool {
         by_start(args)
     } else if let Some(minutes) = args.growth {
         by_minute(args, minutes)
+    } else if args.routing {
+        Ok(by_route(args))
     } else {
         return by_round(args);
     };
@@ -126,8 +131,17 @@ fn pretty(results: &impl Serialize) -> String {
 
 /// What every file of results begins with.
 fn file(results: Value) -> Value {
-    let command: Vec<String> = std::env::args().collect();
-    json!({"command": command, "machine": Machine::this(), "results": results})
+    json!({"command": command(), "machine": Machine::this(), "results": results})
+}
+
+/// How this was called; of paths the last part says enough.
+fn command() -> String {
+    let shown = |argument: String| match argument.rsplit_once('/') {
+        Some((_, name)) => name.to_owned(),
+        None => argument,
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(shown).collect();
+    format!("cargo xtask {}", arguments.join(" "))
 }
 
 fn by_round(args: &Args) -> bool {
@@ -135,8 +149,7 @@ fn by_round(args: &Args) -> bool {
     let done = rounds(args, &mut measurements);
     let summary = sum_up(&measurements);
     println!("{}", table(&summary));
-    let results =
-        Results { command: std::env::args().collect(), machine: Machine::this(), summary, measurements };
+    let results = Results { command: command(), machine: Machine::this(), summary, measurements };
     let written = write(args.svg.as_ref(), || picture(&results.summary))
         && write(args.json.as_ref(), || pretty(&results));
     done && written
@@ -234,6 +247,39 @@ fn by_minute(args: &Args, minutes: u32) -> Result<Value, String> {
     Ok(file(json!(all)))
 }
 
+fn by_route(args: &Args) -> Value {
+    let lasting = Duration::from_secs(args.seconds);
+    let routing = routing::compare(args.cameras, lasting, args.rounds, |line| eprintln!("{line}"));
+    let of = |values: Vec<f64>| {
+        Spread::of(values).map_or("-".into(), |s| format!("{:.0} ({:.0}-{:.0})", s.median, s.min, s.max))
+    };
+    println!(
+        "a window is {} bytes to the supervisor, {} from there to whom scores it, {} back",
+        routing.captured, routing.exchange.there, routing.exchange.back
+    );
+    println!(
+        "windows a second through the supervisor: {}",
+        of(routing.flooded.iter().map(|r| r.rate()).collect())
+    );
+    println!(
+        "windows a second over a bare socket pair: {}",
+        of(routing.bare.iter().map(|r| r.rate()).collect())
+    );
+    if let Some(ratio) = routing.rate_ratio {
+        println!("  times the supervisor's: {:.1} ({:.1}-{:.1})", ratio.median, ratio.min, ratio.max);
+    }
+    let costs = routing.paced.iter().map(|r| r.supervisor_us()).collect();
+    println!("µs of the supervisor per window, {} cameras in real time: {}", args.cameras, of(costs));
+    for (routed, bare) in routing.paced.iter().zip(&routing.bare) {
+        let (p50, p99) = bare.latency_ms.map_or((f64::NAN, f64::NAN), |d| (d.p50, d.p99));
+        println!(
+            "delay, p50 and p99: {:.2} and {:.2} ms; bare, there and back: {p50:.2} and {p99:.2} ms",
+            routed.latency_ms.0, routed.latency_ms.1
+        );
+    }
+    file(json!(routing))
+}
+
 fn rounds(args: &Args, measurements: &mut Vec<Measurement>) -> bool {
     for round in 1..=args.rounds {
         // Who comes first changes, so that nobody is always measured on a machine that has just rested.
@@ -257,6 +303,9 @@ fn rounds(args: &Args, measurements: &mut Vec<Measurement>) -> bool {
 
 /// A line for who waits.
 fn tell(m: &Measurement) {
+    if m.seconds == 0.0 {
+        return eprintln!("  nothing to measure: {}", m.complaints().join(", "));
+    }
     let alert = m.alerts.last_sample.map_or("-".into(), |d| format!("{:.0}/{:.0} ms", d.p50, d.p99));
     eprintln!(
         "  {:.1} s per camera-hour, {:.1} MB per camera, alerts {alert}, missed {} of {}, dropped {}, machine {:.0} % busy, \

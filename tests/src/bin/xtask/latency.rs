@@ -31,12 +31,6 @@ pub struct Args {
     page_killed_every: Option<f64>,
 }
 
-impl Default for Args {
-    fn default() -> Self {
-        Self { cries: 20, page_killed_every: None }
-    }
-}
-
 /// Measures and prints.
 pub fn run(args: &Args) {
     let crib = RtspCamera::start(Codec::L16);

@@ -18,12 +18,6 @@ pub struct Args {
     kills: u32,
 }
 
-impl Default for Args {
-    fn default() -> Self {
-        Self { kills: 50 }
-    }
-}
-
 /// How often the status is read; with the time of one reading, the resolution of what is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
