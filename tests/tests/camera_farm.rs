@@ -126,11 +126,7 @@ fn every_camera_is_at_its_own_place_in_the_loop_and_cries_are_written_down() {
     // So many that one of them cries soon.
     let mut clients: Vec<Client> = (0..60).map(|n| Client::play(&farm, Kind::Pcmu, n)).collect();
     for client in &mut clients {
-<<<<<<< HEAD
-        let _ = client.packet();
-=======
         client.packet();
->>>>>>> 31ae08922d7e91e288c3c572341e7540a79d9119
     }
     let cries = until("three cries", PATIENCE, || {
         let cries: Vec<(u32, i64)> = farm
