@@ -17,16 +17,16 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "nursery")]
     systems: Vec<Which>,
     /// Cameras before each of them
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     cameras: u32,
     /// How long each is measured
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// How long all cameras have been live before that
     #[arg(long, default_value_t = 10)]
     warm_up: u64,
     /// So often, by turns
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Kinds of cameras by turns: pcmu (8 kHz, 20 ms), pcmu40 (40 ms), aac (48 kHz stereo), aac16 (16 kHz mono)
     #[arg(long, default_value_t = Mix::default())]
@@ -48,6 +48,7 @@ pub struct Args {
     threshold: Option<f64>,
     /// Instead: cost of a camera at each of these numbers of cameras
     #[arg(long, value_delimiter = ',', value_name = "CAMERAS", num_args = 0..,
+          value_parser = clap::value_parser!(u32).range(1..=4096),
           default_missing_value = "1,4,16,64,128,256", group = "mode")]
     scale: Option<Vec<u32>>,
     /// Instead: the largest number of cameras that is borne, beginning with --cameras
