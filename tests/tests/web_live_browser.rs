@@ -178,6 +178,16 @@ fn aac_is_heard_beside_h264_and_both_go_on_when_the_stream_begins_anew() {
     assert_content(&browser);
 }
 
+/// The smallest picture that the browser itself makes.
+fn small_jpeg(browser: &Browser) -> Vec<u8> {
+    let made = browser.run(
+        "const c = document.createElement('canvas'); c.width = 16; c.height = 8; \
+         c.getContext('2d').fillStyle = '#f00'; c.getContext('2d').fillRect(0, 0, 16, 8); \
+         return [...atob(c.toDataURL('image/jpeg').split(',')[1])].map((x) => x.charCodeAt(0))",
+    );
+    serde_json::from_value(made).unwrap()
+}
+
 #[test]
 fn jpeg_pictures_are_drawn() {
     if let Some(why) = browser::missing() {
@@ -187,13 +197,7 @@ fn jpeg_pictures_are_drawn() {
     let browser = Browser::start(390, 844);
     browser.open(&format!("http://{}/#live/crib", web.client.address));
     let mut capture = web.capture();
-    // The smallest picture that the browser itself makes.
-    let made = browser.run(
-        "const c = document.createElement('canvas'); c.width = 16; c.height = 8; \
-         c.getContext('2d').fillStyle = '#f00'; c.getContext('2d').fillRect(0, 0, 16, 8); \
-         return [...atob(c.toDataURL('image/jpeg').split(',')[1])].map((x) => x.charCodeAt(0))",
-    );
-    let jpeg: Vec<u8> = serde_json::from_value(made).unwrap();
+    let jpeg = small_jpeg(&browser);
     let video = VideoTrack {
         codec: VideoCodec::Jpeg,
         codecs: String::new(),
@@ -345,12 +349,7 @@ fn a_picture_that_stands_still_is_said_to_while_sound_goes_on_and_one_of_before_
     let browser = Browser::start(390, 844);
     browser.open(&format!("http://{}/#live/crib", web.client.address));
     let mut capture = web.capture();
-    let made = browser.run(
-        "const c = document.createElement('canvas'); c.width = 16; c.height = 8; \
-         c.getContext('2d').fillStyle = '#f00'; c.getContext('2d').fillRect(0, 0, 16, 8); \
-         return [...atob(c.toDataURL('image/jpeg').split(',')[1])].map((x) => x.charCodeAt(0))",
-    );
-    let jpeg: Arc<Vec<u8>> = Arc::new(serde_json::from_value(made).unwrap());
+    let jpeg = Arc::new(small_jpeg(&browser));
     let audio = AudioTrack { codec: AudioCodec::Ulaw, rate: 8000, channels: 1, config: Data::default() };
     let video = VideoTrack {
         codec: VideoCodec::Jpeg,
