@@ -7,6 +7,7 @@ pub mod fmp4;
 pub mod g711;
 pub mod level;
 pub mod mono;
+pub mod polyphase;
 pub mod resample;
 
 /// Runs a decoder on foreign bytes; `None` where it panicked, after which it must be reset or not be used again.

@@ -1,10 +1,14 @@
 //! Interleaved audio of any channel count and rate to 16 kHz mono, following changes of both on the way.
 
+use nursery_shared::pcm::SAMPLE_RATE;
+
 use super::resample::Resampler;
 
 /// Mixes down first, then resamples, so one resampler is enough.
 #[derive(Default)]
 pub struct ToMono {
+    /// Rates beyond 16 kHz have nothing above 8 kHz, and their samples were taken so much later than their numbers say.
+    band_limited: Option<f64>,
     resampler: Option<(u32, Resampler)>,
     mixed: Vec<f32>,
 }
@@ -18,6 +22,11 @@ fn tame(sample: f32) -> f32 {
 }
 
 impl ToMono {
+    /// For audio that has nothing above 8 kHz, whatever its rate; see [`Resampler::band_limited`].
+    pub fn band_limited(offset: f64) -> Self {
+        Self { band_limited: Some(offset), ..Self::default() }
+    }
+
     /// Appends `interleaved` (frames of `channels` samples at `rate` Hz, in [-1, 1]) to `out` as 16 kHz mono.
     /// An incomplete last frame is left out.
     pub fn push(
@@ -35,7 +44,10 @@ impl ToMono {
         let resampler = match &mut self.resampler {
             Some((current, resampler)) if *current == rate => resampler,
             _ => {
-                let next = Resampler::new(rate)?;
+                let next = match self.band_limited {
+                    Some(offset) if rate > SAMPLE_RATE => Resampler::band_limited(rate, offset),
+                    _ => Resampler::new(rate)?,
+                };
                 if let Some((_, mut last)) = self.resampler.take() {
                     last.finish(out)?;
                 }

@@ -1,10 +1,13 @@
-//! Streaming conversion of mono audio of any sample rate to 16 kHz with a proper low-pass (rubato).
+//! Streaming conversion of mono audio of any sample rate to 16 kHz with a proper low-pass: rubato's, or our own where the
+//! rates make it cheap.
 
 use nursery_shared::pcm::SAMPLE_RATE;
 use rubato::{
     Async, Fft, FixedAsync, FixedSync, SincInterpolationParameters, WindowFunction,
     audioadapter_buffers::direct::InterleavedSlice,
 };
+
+use super::polyphase::{Polyphase, gcd};
 
 /// Sample rates that are taken in.
 const RATES: std::ops::RangeInclusive<u32> = 4_000..=768_000;
@@ -16,9 +19,27 @@ const BLOCK_MS: u32 = 32;
 /// longer take the slower interpolating one.
 const LONGEST_BLOCK_MS: u32 = 100;
 
+/// Telephone audio, the most frequent of all, has a converter of this length.
+const TELEPHONE: (u32, usize) = (8_000, 48);
+
+/// Length of the converter of audio that has nothing above 8 kHz.
+const BAND_LIMITED: usize = 24;
+
 /// Mono audio of one rate in, 16 kHz out. The filter's delay is cut off at the start, so output sample `k`
 /// belongs to the time `k / 16000` of the input.
-pub struct Resampler(Option<Box<Block>>);
+pub struct Resampler {
+    how: How,
+    rate: u32,
+    taken: u64,
+    given: u64,
+}
+
+enum How {
+    /// It is 16 kHz already.
+    Through,
+    Polyphase(Polyphase),
+    Blocks(Box<Block>),
+}
 
 struct Block {
     inner: Box<dyn rubato::Resampler<f32>>,
@@ -29,8 +50,6 @@ struct Block {
     /// Output samples that are still to be cut off.
     skip: usize,
     rate: u32,
-    taken: u64,
-    given: u64,
 }
 
 /// An error where audio of this rate cannot be taken in.
@@ -46,9 +65,52 @@ impl Resampler {
     /// For audio of `rate` samples per second. 16 kHz passes through unchanged.
     pub fn new(rate: u32) -> Result<Self, String> {
         check_rate(rate)?;
-        if rate == SAMPLE_RATE {
-            return Ok(Self(None));
+        let how = match rate {
+            SAMPLE_RATE => How::Through,
+            rate if rate == TELEPHONE.0 => {
+                How::Polyphase(Polyphase::new(rate, SAMPLE_RATE, TELEPHONE.1, 0.0))
+            }
+            _ => How::Blocks(Box::new(Block::new(rate)?)),
+        };
+        Ok(Self { how, rate, taken: 0, given: 0 })
+    }
+
+    /// For audio of `rate` samples per second, 22,050 at the least, that has nothing above 8 kHz: far cheaper. `offset`: how
+    /// much later than its number says each sample was taken, in samples.
+    pub fn band_limited(rate: u32, offset: f64) -> Self {
+        let how = How::Polyphase(Polyphase::new(rate, SAMPLE_RATE, BAND_LIMITED, offset));
+        Self { how, rate, taken: 0, given: 0 }
+    }
+
+    /// Takes samples in and appends what became ready to `out`.
+    pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<(), String> {
+        let before = out.len();
+        match &mut self.how {
+            How::Through => out.extend_from_slice(samples),
+            How::Polyphase(polyphase) => polyphase.push(samples, out),
+            How::Blocks(block) => block.push(samples, out)?,
         }
+        self.taken += samples.len() as u64;
+        self.given += (out.len() - before) as u64;
+        Ok(())
+    }
+
+    /// Appends what is left at the end of a recording, so that its length is kept. Nothing may be pushed
+    /// afterwards.
+    pub fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), String> {
+        let wanted = self.taken * u64::from(SAMPLE_RATE) / u64::from(self.rate);
+        let (start, before) = (out.len() as u64, self.given);
+        let zeros = [0.0; 512];
+        while self.given < wanted {
+            self.push(&zeros, out)?;
+        }
+        out.truncate((start + wanted.saturating_sub(before)) as usize);
+        Ok(())
+    }
+}
+
+impl Block {
+    fn new(rate: u32) -> Result<Self, String> {
         let smallest = rate / gcd(rate, SAMPLE_RATE);
         let inner: Box<dyn rubato::Resampler<f32>> = if smallest <= rate / 1000 * LONGEST_BLOCK_MS {
             let chunk = (rate * BLOCK_MS / 1000) as usize;
@@ -80,38 +142,9 @@ impl Resampler {
         let skip = inner.output_delay();
         let output = vec![0.0; inner.output_frames_max()];
         let input = Vec::with_capacity(inner.input_frames_max());
-        Ok(Self(Some(Box::new(Block { inner, input, output, skip, rate, taken: 0, given: 0 }))))
+        Ok(Self { inner, input, output, skip, rate })
     }
 
-    /// Takes samples in and appends what became ready to `out`.
-    pub fn push(&mut self, samples: &[f32], out: &mut Vec<f32>) -> Result<(), String> {
-        match &mut self.0 {
-            None => out.extend_from_slice(samples),
-            Some(block) => {
-                block.taken += samples.len() as u64;
-                block.push(samples, out)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends what is left at the end of a recording, so that its length is kept. Nothing may be pushed
-    /// afterwards.
-    pub fn finish(&mut self, out: &mut Vec<f32>) -> Result<(), String> {
-        let Some(block) = &mut self.0 else { return Ok(()) };
-        let wanted = block.taken * u64::from(SAMPLE_RATE) / u64::from(block.rate);
-        let start = out.len() as u64;
-        let before = block.given;
-        let zeros = vec![0.0; block.inner.input_frames_next()];
-        while block.given < wanted {
-            block.push(&zeros, out)?;
-        }
-        out.truncate((start + wanted.saturating_sub(before)) as usize);
-        Ok(())
-    }
-}
-
-impl Block {
     fn push(&mut self, mut samples: &[f32], out: &mut Vec<f32>) -> Result<(), String> {
         while !samples.is_empty() {
             let needed = self.inner.input_frames_next();
@@ -133,15 +166,10 @@ impl Block {
             self.input.clear();
             let skip = self.skip.min(made);
             self.skip -= skip;
-            self.given += (made - skip) as u64;
             out.extend_from_slice(&self.output[skip..made]);
         }
         Ok(())
     }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]
