@@ -1,23 +1,33 @@
-//! A worker's end of the socket to the supervisor: blocking reads on one side; on the other a bounded queue
-//! with a thread that writes, so that the working loop never waits for a slow supervisor unless it wants to.
+//! A worker's end of the socket to the supervisor: reads on one side, blocking or awaited; on the other a bounded queue
+//! with a thread that writes what the socket does not take at once, so that the working loop never waits for a slow
+//! supervisor unless it wants to.
 
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    os::fd::{AsFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use interprocess::{local_socket::traits::Stream as _, os::unix::uds_local_socket::Stream};
-use nix::sys::socket::MsgFlags;
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, send},
+};
 use nursery_shared::{
     VERSION, descriptors,
-    frame::{self, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
+    frame::{self, FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER},
     message::{FromWorker, PROTOCOL, Role, ToWorker, WORKER_FD},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Messages that may wait to be written before [`Outbox::send`] waits too.
 const QUEUE: usize = 1024;
+
+/// Frames up to this size leave their room for the next one: any window is smaller.
+const SPARE: usize = 64 << 10;
+
+const GONE: &str = "the supervisor is gone";
 
 /// The receiving half.
 pub struct Inbox(Arc<Stream>);
@@ -31,6 +41,70 @@ impl Inbox {
     /// For roles that are sent descriptors.
     pub fn with_descriptors(self) -> WideInbox {
         WideInbox { stream: self.0, waiting: VecDeque::new() }
+    }
+
+    /// For roles that wait for everything at one place and need no thread for it. To be called within a runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot wait for the socket.
+    pub fn polled(self) -> io::Result<PolledInbox> {
+        Ok(PolledInbox {
+            // SAFETY: the stream keeps its one descriptor open until the last who shares it is gone, which this is then.
+            stream: unsafe { AsyncFd::register_with_interest(Socket(self.0), Interest::READABLE)? },
+            frames: FrameBuffer::new(MAX_TO_WORKER),
+            waiting: VecDeque::new(),
+        })
+    }
+}
+
+struct Socket(Arc<Stream>);
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// Bytes that one look at the socket takes; orders are small.
+const PIECE: usize = 2048;
+
+/// The receiving half, awaited. What the supervisor reads of ours wakes nobody here, as it does a thread that waits in
+/// the kernel.
+pub struct PolledInbox {
+    stream: AsyncFd<Socket>,
+    frames: FrameBuffer,
+    /// Descriptors whose frames are not whole yet.
+    waiting: VecDeque<OwnedFd>,
+}
+
+impl PolledInbox {
+    /// As [`WideInbox::recv`], without blocking. May be dropped where it waits.
+    ///
+    /// # Errors
+    /// What came is no frame, or cannot be read.
+    pub async fn recv(&mut self) -> Result<Option<(ToWorker, Option<OwnedFd>)>, FrameError> {
+        loop {
+            if let Some(message) = self.frames.next_frame::<ToWorker>()? {
+                let descriptor = if message.brings_descriptor() { self.waiting.pop_front() } else { None };
+                return Ok(Some((message, descriptor)));
+            }
+            let mut ready = self.stream.readable().await?;
+            let (mut bytes, waiting) = ([0; PIECE], &mut self.waiting);
+            // Our writing half shares the socket, and blocks.
+            let take = |socket: &AsyncFd<Socket>| {
+                let from = socket.get_ref().0.as_fd();
+                Ok(descriptors::receive(from, &mut bytes, waiting, MsgFlags::MSG_DONTWAIT)?)
+            };
+            match ready.try_io(take) {
+                Ok(Ok(0)) if self.frames.is_at_boundary() => return Ok(None),
+                Ok(Ok(0)) => return Err(FrameError::Truncated),
+                Ok(Ok(n)) => self.frames.feed(&bytes[..n]),
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(e)) => return Err(e.into()),
+                // Somebody else's readiness.
+                Err(_would_block) => {}
+            }
+        }
     }
 }
 
@@ -64,11 +138,14 @@ pub struct Outbox(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    stream: Arc<Stream>,
 }
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Item>,
+    /// Room for the next frame, used again and again while the socket takes them at once.
+    spare: Vec<u8>,
     droppable: usize,
     writing: bool,
     begun: bool,
@@ -77,6 +154,8 @@ struct State {
 
 struct Item {
     frame: Vec<u8>,
+    /// So much of it is in the socket already.
+    sent: usize,
     droppable: bool,
     /// Goes with its first byte.
     descriptor: Option<OwnedFd>,
@@ -88,32 +167,21 @@ impl Outbox {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a message that must arrive; waits while the queue is full. Fails when the supervisor is gone or
-    /// the message is too large.
+    /// Sends a message that must arrive, or queues it; waits while the queue is full. Fails when the supervisor is gone
+    /// or the message is too large.
     pub fn send(&self, message: &FromWorker) -> Result<(), String> {
-        let frame = encode(message)?;
-        let mut state = self.lock();
-        while state.queue.len() >= QUEUE && !state.closed {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        push(&self.0, state, Item { frame, droppable: false, descriptor: None })
+        self.push(self.wait_for_room(), message, None, false)
     }
 
     /// As [`Outbox::send`], of a message that brings a descriptor.
     pub fn send_with(&self, message: &FromWorker, descriptor: OwnedFd) -> Result<(), String> {
         debug_assert!(message.brings_descriptor());
-        let frame = encode(message)?;
-        let mut state = self.lock();
-        while state.queue.len() >= QUEUE && !state.closed {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        push(&self.0, state, Item { frame, droppable: false, descriptor: Some(descriptor) })
+        self.push(self.wait_for_room(), message, Some(descriptor), false)
     }
 
-    /// Queues a message of which only the newest `limit` matter: the oldest of its kind gives way. Never
+    /// Sends a message of which only the newest `limit` matter, or queues it: the oldest of its kind gives way. Never
     /// waits. Returns how many gave way.
     pub fn send_newest(&self, message: &FromWorker, limit: usize) -> Result<u64, String> {
-        let frame = encode(message)?;
         let mut state = self.lock();
         let mut dropped = 0;
         while state.droppable >= limit.max(1) {
@@ -122,7 +190,56 @@ impl Outbox {
             state.droppable -= 1;
             dropped += 1;
         }
-        push(&self.0, state, Item { frame, droppable: true, descriptor: None }).map(|()| dropped)
+        self.push(state, message, None, true).map(|()| dropped)
+    }
+
+    fn wait_for_room(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        while state.queue.len() >= QUEUE && !state.closed {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+
+    /// Writes a message at once, where nothing waits before it and the socket has room, which is nearly always; else
+    /// what is left of it is the writing thread's.
+    fn push(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        message: &FromWorker,
+        descriptor: Option<OwnedFd>,
+        droppable: bool,
+    ) -> Result<(), String> {
+        if state.closed {
+            return Err(GONE.into());
+        }
+        let mut frame = std::mem::take(&mut state.spare);
+        frame.clear();
+        frame::encode_frame(message, MAX_FROM_WORKER, &mut frame).map_err(|e| e.to_string())?;
+        let mut sent = 0;
+        if state.queue.is_empty() && !state.writing && descriptor.is_none() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.0.stream.as_fd().as_raw_fd(), &frame, flags) {
+                Ok(all) if all == frame.len() => {
+                    // A frame that was larger than most need not stay.
+                    state.spare = if all <= SPARE { frame } else { Vec::new() };
+                    return Ok(());
+                }
+                Ok(part) => sent = part,
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => {}
+                Err(_) => {
+                    state.closed = true;
+                    self.0.changed.notify_all();
+                    return Err(GONE.into());
+                }
+            }
+        }
+        // What is begun must be ended.
+        let droppable = droppable && sent == 0;
+        state.droppable += usize::from(droppable);
+        state.queue.push_back(Item { frame, sent, droppable, descriptor });
+        self.0.changed.notify_all();
+        Ok(())
     }
 
     /// Messages that wait to be written.
@@ -153,16 +270,6 @@ fn encode(message: &FromWorker) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn push(shared: &Shared, mut state: MutexGuard<'_, State>, item: Item) -> Result<(), String> {
-    if state.closed {
-        return Err("the supervisor is gone".into());
-    }
-    state.droppable += usize::from(item.droppable);
-    state.queue.push_back(item);
-    shared.changed.notify_all();
-    Ok(())
-}
-
 /// The socket before there is a thread beside this one: hello is said, the configuration may be read, and whatever
 /// concerns single threads (the cage's files and ports) can be done for all that will ever be.
 pub struct Opened {
@@ -184,12 +291,15 @@ impl Opened {
 
     /// Both halves, and the thread that writes.
     pub fn start(self) -> Result<(Inbox, Outbox), String> {
-        let outbox =
-            Outbox(Arc::new(Shared { state: Mutex::new(State::default()), changed: Condvar::new() }));
-        let (writer, send) = (outbox.clone(), Arc::clone(&self.stream));
+        let outbox = Outbox(Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+            stream: Arc::clone(&self.stream),
+        }));
+        let writer = outbox.clone();
         std::thread::Builder::new()
             .name("link-writer".into())
-            .spawn(move || write_loop(&writer, send))
+            .spawn(move || write_loop(&writer))
             .map_err(|e| format!("cannot start the writing thread: {e}"))?;
         // Until it has begun it makes calls that not every role may make.
         let mut state = outbox.lock();
@@ -226,11 +336,11 @@ pub fn open(role: Role) -> Result<Opened, String> {
     let stream = Stream::from(fd);
     stream.set_nonblocking(false).map_err(no_socket)?;
     let hello = encode(&FromWorker::Hello { protocol: PROTOCOL, version: VERSION.to_owned(), role })?;
-    (&stream).write_all(&hello).map_err(|_| "the supervisor is gone".to_owned())?;
+    (&stream).write_all(&hello).map_err(|_| GONE.to_owned())?;
     Ok(Opened { stream: Arc::new(stream), supervisor })
 }
 
-fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
+fn write_loop(outbox: &Outbox) {
     outbox.lock().begun = true;
     outbox.0.changed.notify_all();
     loop {
@@ -245,7 +355,7 @@ fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
         state.writing = true;
         outbox.0.changed.notify_all();
         drop(state);
-        let result = write(&stream, &item);
+        let result = write(&outbox.0.stream, &item);
         let mut state = outbox.lock();
         state.writing = false;
         if result.is_err() {
@@ -260,7 +370,7 @@ fn write_loop(outbox: &Outbox, stream: Arc<Stream>) {
 }
 
 fn write(mut stream: &Stream, item: &Item) -> io::Result<()> {
-    let mut sent = 0;
+    let mut sent = item.sent;
     if let Some(descriptor) = &item.descriptor {
         sent = loop {
             let flags = MsgFlags::MSG_NOSIGNAL;

@@ -44,6 +44,8 @@ const WORDS: &[(&str, u64)] = &[
     ("AF_NETLINK", libc::AF_NETLINK as u64),
     ("SOCK_STREAM", libc::SOCK_STREAM as u64),
     ("SOCK_DGRAM", libc::SOCK_DGRAM as u64),
+    ("SOL_SOCKET", libc::SOL_SOCKET as u64),
+    ("SO_RCVLOWAT", libc::SO_RCVLOWAT as u64),
     ("PROT_EXEC", libc::PROT_EXEC as u64),
     ("MAP_SHARED", libc::MAP_SHARED as u64),
     ("CLONE_THREAD", libc::CLONE_THREAD as u64),

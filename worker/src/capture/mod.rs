@@ -2,12 +2,14 @@
 //! anything but its next event; whatever may take long (names, connections, files, programs) happens in the
 //! source's own task, which reports through a bounded channel.
 
+pub mod aac;
 mod backoff;
 pub mod clips;
 mod clock;
 mod exec;
 mod file;
 mod listener;
+mod orders;
 mod pace;
 mod retry;
 pub mod rtsp;
@@ -25,7 +27,7 @@ use nursery_shared::{
 };
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
@@ -34,6 +36,7 @@ use crate::{
 };
 use clips::Clips;
 use listener::{Listener, Now};
+use orders::{Order, Orders};
 use source::{Ready, SourceEvent, SourceLink};
 use tap::{Media, Tap};
 
@@ -48,6 +51,11 @@ const MAX_WINDOWS: usize = 128;
 
 /// Messages that may wait before the regular reports are left out; a live camera's windows leave room for some.
 const REPORT_QUEUE: usize = 192;
+
+/// A regular report goes with the first window that is complete so long after the last report, or by itself where none
+/// is for longer.
+const WITH_WINDOW: Duration = Duration::from_millis(375);
+const WITHOUT: Duration = Duration::from_millis(750);
 
 /// How long a source may take to say goodbye (RTSP TEARDOWN, ending a program).
 const GOODBYE: Duration = Duration::from_millis(1_200);
@@ -108,58 +116,6 @@ pub fn run() -> Result<(), String> {
     outcome
 }
 
-/// Orders that may wait for the working loop, which handles them before all else.
-const ORDERS: usize = 16;
-
-/// What the supervisor wants.
-enum Order {
-    /// This process to end, for this reason.
-    End(Result<(), String>),
-    /// Media to be written to this socket, of an operator or not.
-    Media(OwnedFd, bool),
-    /// So much of it to be remembered.
-    Remember(Duration),
-    /// A clip to be begun: its number, time and bytes at the most, and its file, unless that was lost on the way.
-    OpenClip((i64, i64, u64), Option<OwnedFd>),
-    /// A clip to end at this time.
-    CloseClip(i64, i64),
-}
-
-/// Waits for the supervisor on a thread of its own, since its socket is read blockingly.
-fn obey(inbox: Inbox) -> Result<mpsc::Receiver<Order>, String> {
-    let (tx, rx) = mpsc::channel(ORDERS);
-    let mut inbox = inbox.with_descriptors();
-    let wait = move || {
-        loop {
-            let order = match inbox.recv() {
-                Ok(Some((ToWorker::Drain, _)) | None) => Order::End(Ok(())),
-                Ok(Some((ToWorker::Media { operator }, Some(socket)))) => Order::Media(socket, operator),
-                // It was lost on the way; who waits for media asks again.
-                Ok(Some((ToWorker::Media { .. }, None))) => continue,
-                Ok(Some((ToWorker::Remember { seconds }, _))) => {
-                    Order::Remember(Duration::from_secs(seconds.into()))
-                }
-                Ok(Some((ToWorker::OpenClip { clip, from_us, max_bytes }, file))) => {
-                    Order::OpenClip((clip, from_us, max_bytes), file)
-                }
-                Ok(Some((ToWorker::CloseClip { clip, until_us }, _))) => Order::CloseClip(clip, until_us),
-                Ok(Some(_)) => {
-                    Order::End(Err("the supervisor sent a message that is not for this role".into()))
-                }
-                Err(e) => Order::End(Err(format!("frame from the supervisor: {e}"))),
-            };
-            let last = matches!(order, Order::End(_));
-            // The working loop may have ended by itself.
-            if tx.blocking_send(order).is_err() || last {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("orders".into()).spawn(wait);
-    thread.map_err(|e| format!("cannot start the reading thread: {e}"))?;
-    Ok(rx)
-}
-
 async fn work(
     camera: CameraConfig,
     source: Ready,
@@ -168,12 +124,13 @@ async fn work(
     inbox: Inbox,
     outbox: Outbox,
 ) -> Result<(), String> {
-    let mut orders = obey(inbox)?;
+    let mut orders = Orders::new(inbox)?;
     let lossless = matches!(source, Ready::File(_)) && !camera.realtime;
     let live_queue = model.windows_in(LIVE_BACKLOG).min(MAX_WINDOWS);
     let recording_queue = model.windows_in(RECORDING_BACKLOG).min(MAX_WINDOWS);
     let mut listener = Listener::new(&model, !lossless).with_noise_gate(camera.noise_gate);
     let (link, mut events, controls) = SourceLink::new();
+    let link = link.for_windows_of(model.hop);
     // What is read faster than time nobody can watch.
     let encoded = matches!(source, Ready::Rtsp(_));
     let mut tap = (!lossless).then(|| Tap::new(controls.wishes, encoded, memory));
@@ -186,29 +143,25 @@ async fn work(
     let mut windows = Vec::new();
     let mut ticks = interval(PROGRESS_INTERVAL / 2);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reported = Instant::now();
     let outcome = loop {
         tokio::select! {
             biased;
-            order = orders.recv() => match order {
-                None => break Ok(()),
-                Some(Order::End(outcome)) => break outcome,
+            order = orders.next() => match order {
+                Order::End(outcome) => break outcome,
                 // Its end is closed where there is nothing to be had.
-                Some(Order::Media(socket, operator)) => if let Some(tap) = &mut tap {
+                Order::Media(socket, operator) => if let Some(tap) = &mut tap {
                     tap.connect(socket, operator);
                 },
-                Some(Order::Remember(memory)) => if let Some(tap) = &mut tap {
+                Order::Remember(memory) => if let Some(tap) = &mut tap {
                     tap.remember(memory);
                 },
-                Some(Order::OpenClip(what, file)) => open_clip(&mut clips, tap.as_ref(), what, file)?,
-                Some(Order::CloseClip(clip, until_us)) => clips.close(clip, until_us),
+                Order::OpenClip(what, file) => open_clip(&mut clips, tap.as_ref(), what, file)?,
+                Order::CloseClip(clip, until_us) => clips.close(clip, until_us),
             },
             _ = ticks.tick() => {
-                let now = Now::read();
-                listener.tick(now);
-                clips.tick(now.wall_us);
-                if outbox.queued() < REPORT_QUEUE {
-                    report(&outbox, &listener)?;
-                }
+                reported = Instant::now();
+                regular(&outbox, &mut listener, &clips)?;
             }
             taken = hand_over(&mut sender, &mut pending), if !pending.is_empty() => taken?,
             () = async { match &mut tap { Some(tap) => tap.left().await, None => std::future::pending().await } } => {}
@@ -256,6 +209,12 @@ async fn work(
                 if changed {
                     report(&outbox, &listener)?;
                 }
+                // Rather now than in a moment, when it would wake this process once more.
+                if reported.elapsed() >= WITH_WINDOW {
+                    reported = Instant::now();
+                    ticks.reset_after(WITHOUT);
+                    regular(&outbox, &mut listener, &clips)?;
+                }
             }
         }
     };
@@ -265,6 +224,14 @@ async fn work(
     // The task reports its own troubles; here it only matters that it does not hold the process up.
     let _ = timeout(GOODBYE, task).await;
     outcome
+}
+
+/// What is done about twice a second.
+fn regular(outbox: &Outbox, listener: &mut Listener, clips: &Clips) -> Result<(), String> {
+    let now = Now::read();
+    listener.tick(now);
+    clips.tick(now.wall_us);
+    if outbox.queued() < REPORT_QUEUE { report(outbox, listener) } else { Ok(()) }
 }
 
 /// Begins a clip with what is remembered, or says why not.
@@ -311,7 +278,7 @@ async fn finish_recording(
     listener: &Listener,
     mut sender: Option<RecordingSender>,
     mut pending: VecDeque<CapturedWindow>,
-    orders: &mut mpsc::Receiver<Order>,
+    orders: &mut Orders,
 ) -> Result<(), String> {
     debug_assert_eq!(listener.report().state, StreamState::Ended);
     let mut ticks = interval(PROGRESS_INTERVAL);
@@ -330,11 +297,8 @@ async fn finish_recording(
         }
         tokio::select! {
             biased;
-            order = orders.recv() => match order {
-                None => return Ok(()),
-                Some(Order::End(outcome)) => return outcome,
-                // Nothing comes any more.
-                Some(_) => {}
+            order = orders.next() => if let Order::End(outcome) = order {
+                return outcome;
             },
             _ = ticks.tick() => {
                 if outbox.queued() < REPORT_QUEUE {

@@ -39,6 +39,8 @@ pub struct Wishes {
     pub media: bool,
     /// Pictures too, where the camera has any.
     pub video: bool,
+    /// As it comes: somebody looks or listens at this moment.
+    pub live: bool,
 }
 
 /// The switches of a source.
@@ -53,6 +55,8 @@ pub struct SourceLink {
     events: mpsc::Sender<SourceEvent>,
     stop: watch::Receiver<bool>,
     wishes: watch::Receiver<Wishes>,
+    /// Samples after which a window is complete, from the last [`SourceEvent::Connected`] on; 0: unknown.
+    hop: u64,
 }
 
 impl SourceLink {
@@ -61,7 +65,17 @@ impl SourceLink {
         let (events, rx) = mpsc::channel(QUEUE);
         let (switch, stop) = watch::channel(false);
         let (wish, wishes) = watch::channel(Wishes::default());
-        (Self { events, stop, wishes }, rx, Controls { stop: switch, wishes: wish })
+        (Self { events, stop, wishes, hop: 0 }, rx, Controls { stop: switch, wishes: wish })
+    }
+
+    /// The working loop makes a window of every `hop` samples.
+    pub fn for_windows_of(self, hop: u32) -> Self {
+        Self { hop: hop.into(), ..self }
+    }
+
+    /// Samples that make a window, from the last [`SourceEvent::Connected`] on; 0: unknown.
+    pub fn hop(&self) -> u64 {
+        self.hop
     }
 
     /// What is wanted now.
@@ -79,6 +93,14 @@ impl SourceLink {
     pub async fn send(&self, event: SourceEvent) {
         if self.events.send(event).await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Hands audio over, which is taken out of `samples` in that moment: this may be dropped where it waits.
+    pub async fn send_audio(&self, samples: &mut Vec<f32>) {
+        match self.events.reserve().await {
+            Ok(room) => room.send(SourceEvent::Audio(std::mem::take(samples))),
+            Err(_) => std::future::pending::<()>().await,
         }
     }
 

@@ -98,8 +98,7 @@ impl Tap {
         if !self.memory.remembers() {
             self.memory.clear();
         }
-        let media = self.is_wanted();
-        self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
+        self.wish();
     }
 
     /// Somebody wants the media: another worker, or an operator who listens. Where there are many, the oldest worker, which
@@ -124,7 +123,7 @@ impl Tap {
                 self.next_viewer += 1;
                 viewer.send(&FromCapture::Tracks(self.tracks.clone()), Kind::Audio, true);
                 self.viewers.push(viewer);
-                self.wishes.send_modify(|wishes| wishes.media = true);
+                self.wish();
             }
             Err(e) => tracing::warn!("the viewers' socket cannot be used: {e}"),
         }
@@ -138,16 +137,23 @@ impl Tap {
         let closed = self.viewers.iter().map(|viewer| Box::pin(viewer.queue.closed()));
         futures::future::select_all(closed).await;
         self.viewers.retain(|viewer| !viewer.queue.is_closed());
-        let media = self.is_wanted();
-        self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
+        self.wish();
+    }
+
+    fn wish(&self) {
+        let (media, live) = (self.is_wanted(), !self.viewers.is_empty());
+        self.wishes.send_if_modified(|wishes| {
+            let before = *wishes;
+            (wishes.media, wishes.live) = (media, live);
+            before != *wishes
+        });
     }
 
     fn forget_lost(&mut self) {
         let before = self.viewers.len();
         self.viewers.retain(|viewer| !viewer.lost);
         if self.viewers.len() < before {
-            let media = self.is_wanted();
-            self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.media, media) != media);
+            self.wish();
         }
     }
 
@@ -482,7 +488,7 @@ mod tests {
         tap.on_samples(&[0.5; 160], at(1_000_000));
         let (ours, mut end) = pair();
         tap.connect(ours, false);
-        assert_eq!(*wished.borrow(), Wishes { media: true, video: false });
+        assert_eq!(*wished.borrow(), Wishes { media: true, video: false, live: true });
         tap.on_samples(&[0.5; 160], at(1_010_000));
         let FromCapture::Tracks(tracks) = end.next().await else { panic!("no tracks") };
         assert_eq!(tracks.audio, Some(pcm()));
@@ -505,7 +511,7 @@ mod tests {
         other.want(false).await;
         drop(other);
         timeout(PATIENCE, tap.left()).await.unwrap();
-        assert_eq!(*wished.borrow(), Wishes { media: true, video: true });
+        assert_eq!(*wished.borrow(), Wishes { media: true, video: true, live: true });
         drop(end);
         timeout(PATIENCE, tap.left()).await.unwrap();
         assert_eq!(*wished.borrow(), Wishes::default());
@@ -656,7 +662,7 @@ mod tests {
     async fn what_was_is_remembered_for_so_long_and_as_far_as_it_can_be_decoded() {
         let (wishes, wished) = watch::channel(Wishes::default());
         let mut tap = Tap::new(wishes, true, Duration::from_secs(20));
-        assert_eq!(*wished.borrow(), Wishes { media: true, video: false });
+        assert_eq!(*wished.borrow(), Wishes { media: true, video: false, live: false });
         let times = |tap: &Tap, kind| -> Vec<i64> {
             tap.remembered(25_000_001).filter(|p| p.kind == kind).map(|p| p.time_us / 1000).collect()
         };

@@ -3,6 +3,7 @@
 // A target that cannot be set up must end its process, with the reason.
 #![allow(clippy::expect_used)]
 
+mod aac;
 mod audio;
 mod configuration;
 mod control;
@@ -20,7 +21,7 @@ mod worker_output;
 use crate::target::Target;
 
 /// Every target.
-pub const ALL: [&Target; 24] = [
+pub const ALL: [&Target; 25] = [
     &frames::FROM_WORKER,
     &frames::TO_WORKER,
     &control::CONTROL,
@@ -31,6 +32,7 @@ pub const ALL: [&Target; 24] = [
     &rtsp::MESSAGES,
     &rtsp::TUNNEL,
     &session::SESSION,
+    &aac::AAC,
     &audio::DECODER,
     &audio::MONO,
     &audio::G711,

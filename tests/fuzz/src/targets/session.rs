@@ -148,7 +148,7 @@ fn session(camera: &CameraConfig, script: &[u8]) -> Verdict {
         let url = Url::parse(&format!("rtsp://u:hunter2@127.0.0.1:{port}/s")).map_err(|e| e.to_string())?;
         let (link, mut events, controls) = SourceLink::new();
         // Pictures too, so that what they come in is read.
-        controls.wishes.send_replace(Wishes { media: true, video: true });
+        controls.wishes.send_replace(Wishes { media: true, video: true, live: true });
         let mut heard = Vec::new();
         let listen = async {
             let mut ways = Vec::new();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bench;
+mod capture_cost;
 mod chaos;
 mod deb;
 mod figures;
@@ -44,6 +45,8 @@ enum Task {
     Mttr(mttr::Args),
     /// What many viewers of one camera cost, and how evenly they get their pictures
     Viewers(viewers::Args),
+    /// What a capture process costs beside ffmpeg on the same stream: processor, proportional memory
+    CaptureCost(capture_cost::Args),
     /// Pictures of the page at the size of a phone and of a desk, in a real browser
     Screenshots(screenshots::Args),
     /// Runs seeds of the simulator: years of faults under a virtual clock
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Task::Ci => run(&mut Command::new(Path::new(ROOT).join(".ci/run"))),
         Task::Bench(args) => build() && bench::run(&args),
         Task::Viewers(args) => build() && viewers::run(&args),
+        Task::CaptureCost(args) => build() && capture_cost::run(&args),
         Task::Latency(args) => {
             build() && {
                 latency::run(&args);

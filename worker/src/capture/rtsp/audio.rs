@@ -1,4 +1,5 @@
-//! Frames of an RTSP audio track to 16 kHz mono: PCMU, PCMA, L16 and AAC-LC.
+//! Frames of an RTSP audio track to 16 kHz mono: PCMU, PCMA, L16 and AAC-LC. For AAC there are two decoders: one that
+//! makes no more than is listened to, and one for all that the first does not know.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +15,10 @@ use symphonia::core::{
     formats::Packet,
 };
 
-use crate::media::{g711, guarded, mono::ToMono, resample::check_rate};
+use crate::{
+    capture::aac,
+    media::{g711, guarded, mono::ToMono, resample::check_rate},
+};
 
 /// Longest gap that is filled with silence so that what follows keeps its place in time.
 const LONGEST_GAP_S: u32 = 1;
@@ -38,8 +42,23 @@ enum Codec {
     Ulaw,
     Alaw,
     L16,
+    /// What nearly all cameras send that send AAC.
+    MonoAac(Box<MonoAac>),
+    /// All other kinds.
     Aac(Box<dyn Decoder>),
 }
+
+/// A decoder that makes one channel of both.
+struct MonoAac {
+    decoder: aac::Decoder,
+    /// AudioSpecificConfig, for another decoder, should it be needed.
+    config: Box<[u8]>,
+    /// Frames in a row, up to now, that hold something it does not know.
+    unknown: u32,
+}
+
+/// So many such frames are no broken ones: another decoder is to see to them.
+const MOST_UNKNOWN: u32 = 3;
 
 /// Longest gap without a lost packet that is put down to a broken packet; longer ones are cameras that send nothing
 /// while it is quiet.
@@ -121,17 +140,24 @@ impl AudioDecoder {
         }
         // Silence for lost packets is made by the rate that the description claims.
         check_rate(rate).map_err(|e| format!("its audio cannot be used: {e}"))?;
+        let mut mono = ToMono::default();
         let codec = match track.encoding {
             "pcmu" => Codec::Ulaw,
             "pcma" => Codec::Alaw,
             "l16" => Codec::L16,
             "mpeg4-generic" => {
                 let config = track.aac.ok_or("its AAC audio is of a kind that is not supported")?;
-                Codec::Aac(aac(config, rate, channels)?)
+                match aac::Decoder::new(config) {
+                    Some(decoder) => {
+                        mono = ToMono::band_limited(decoder.offset());
+                        Codec::MonoAac(Box::new(MonoAac { decoder, config: config.into(), unknown: 0 }))
+                    }
+                    None => Codec::Aac(any_aac(config, rate, channels)?),
+                }
             }
             other => return Err(format!("its audio is {}, which is not supported", name(other))),
         };
-        Ok(Self { codec, rate, channels, mono: ToMono::default(), interleaved: Vec::new(), expected: None })
+        Ok(Self { codec, rate, channels, mono, interleaved: Vec::new(), expected: None })
     }
 
     /// What it decodes, as it stands now. `config`: AudioSpecificConfig, where it is AAC.
@@ -140,7 +166,7 @@ impl AudioDecoder {
             Codec::Ulaw => AudioCodec::Ulaw,
             Codec::Alaw => AudioCodec::Alaw,
             Codec::L16 => AudioCodec::S16le,
-            Codec::Aac(_) => AudioCodec::Aac,
+            Codec::MonoAac(_) | Codec::Aac(_) => AudioCodec::Aac,
         };
         // No more than MAX_CHANNELS.
         AudioTrack { codec, rate: self.rate, channels: self.channels as u8, config: config.into() }
@@ -152,9 +178,20 @@ impl AudioDecoder {
             Codec::Ulaw => "PCMU",
             Codec::Alaw => "PCMA",
             Codec::L16 => "L16",
-            Codec::Aac(_) => "AAC",
+            Codec::MonoAac(_) | Codec::Aac(_) => "AAC",
         };
         format!("{codec} {} Hz, {} channel(s)", self.rate, self.channels)
+    }
+
+    /// Packets are all of one size.
+    pub fn is_constant(&self) -> bool {
+        !matches!(self.codec, Codec::MonoAac(_) | Codec::Aac(_))
+    }
+
+    /// Bytes of the connection beside those of a frame: the headers of interleaving and RTP, or as much of them as there
+    /// is at least where several frames share a packet.
+    pub fn overhead(&self) -> usize {
+        if self.is_constant() { 16 } else { 8 }
     }
 
     /// Appends the frame's audio to `out`, silence for lost packets before it. Fails only where the track
@@ -163,12 +200,33 @@ impl AudioDecoder {
         let after_short_packet = self.fill_gap(piece, out)?;
         self.interleaved.clear();
         let data = piece.data;
+        let (mut channels, mut rate) = (self.channels, self.rate);
+        if let Codec::MonoAac(mono) = &mut self.codec {
+            (channels, rate) = (1, mono.decoder.rate());
+            match mono.decoder.decode(data, &mut self.interleaved) {
+                Ok(()) => mono.unknown = 0,
+                Err(aac::Failure::Corrupt(what)) => return Ok(Decoded::Corrupt(format!("AAC: {what}"))),
+                Err(aac::Failure::Unknown(what)) if mono.unknown + 1 < MOST_UNKNOWN => {
+                    mono.unknown += 1;
+                    return Ok(Decoded::Corrupt(format!("AAC: {what}")));
+                }
+                Err(aac::Failure::Unknown(what)) => {
+                    tracing::debug!("its AAC has {what}: decoding all of it from now on");
+                    (channels, rate) = (self.channels, self.rate);
+                    self.codec = Codec::Aac(any_aac(&mono.config, rate, channels)?);
+                    self.mono.finish(out)?;
+                    self.mono = ToMono::default();
+                }
+            }
+        }
         match &mut self.codec {
             Codec::Ulaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::ulaw(b)) / 32_768.0)),
             Codec::Alaw => self.interleaved.extend(data.iter().map(|&b| f32::from(g711::alaw(b)) / 32_768.0)),
             Codec::L16 => self
                 .interleaved
                 .extend(data.chunks_exact(2).map(|b| f32::from(i16::from_be_bytes([b[0], b[1]])) / 32_768.0)),
+            // It is decoded already.
+            Codec::MonoAac(_) => {}
             Codec::Aac(decoder) => {
                 let packet = Packet::new_from_slice(0, 0, 0, data);
                 // The decoder knows of its index errors only when they happen. One broken packet is no reason to
@@ -182,6 +240,7 @@ impl AudioDecoder {
                         let spec = *decoded.spec();
                         // Decoders that find out more about the stream than its description says.
                         (self.rate, self.channels) = (spec.rate, spec.channels.count());
+                        (channels, rate) = (self.channels, self.rate);
                         let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
                         buffer.copy_interleaved_ref(decoded);
                         self.interleaved.extend_from_slice(buffer.samples());
@@ -194,7 +253,7 @@ impl AudioDecoder {
                 }
             }
         }
-        self.mono.push(&self.interleaved, self.channels, self.rate, out)?;
+        self.mono.push(&self.interleaved, channels, rate, out)?;
         Ok(if after_short_packet { Decoded::AudioAfterShortPacket } else { Decoded::Audio })
     }
 
@@ -208,18 +267,22 @@ impl AudioDecoder {
         if gap <= 0 || gap > i64::from(LONGEST_GAP_S) * i64::from(clock.get()) {
             return Ok(false);
         }
-        let frames = gap as u64 * u64::from(self.rate) / u64::from(clock.get());
+        let rate = match &self.codec {
+            Codec::MonoAac(mono) => mono.decoder.rate(),
+            _ => self.rate,
+        };
+        let frames = gap as u64 * u64::from(rate) / u64::from(clock.get());
         let silence = vec![0.0; frames as usize];
-        self.mono.push(&silence, 1, self.rate, out)?;
+        self.mono.push(&silence, 1, rate, out)?;
         // Timestamps of codecs with long frames are often rounded; only raw samples are exact.
-        let exact = !matches!(self.codec, Codec::Aac(_));
+        let exact = self.is_constant();
         Ok(exact && piece.lost == 0 && gap * 1000 <= LONGEST_BROKEN_MS * i64::from(clock.get()))
     }
 
     /// Length of a frame in units of its clock.
     fn duration(&self, piece: &Piece<'_>) -> i64 {
         let samples = match self.codec {
-            Codec::Aac(_) => u64::from(piece.length.get()),
+            Codec::MonoAac(_) | Codec::Aac(_) => u64::from(piece.length.get()),
             Codec::L16 => piece.data.len() as u64 / 2 / self.channels.max(1) as u64,
             Codec::Ulaw | Codec::Alaw => piece.data.len() as u64 / self.channels.max(1) as u64,
         };
@@ -227,7 +290,7 @@ impl AudioDecoder {
     }
 }
 
-fn aac(config: &[u8], rate: u32, channels: usize) -> Result<Box<dyn Decoder>, String> {
+fn any_aac(config: &[u8], rate: u32, channels: usize) -> Result<Box<dyn Decoder>, String> {
     let mut parameters = CodecParameters::new();
     parameters.for_codec(CODEC_TYPE_AAC).with_sample_rate(rate).with_extra_data(config.into());
     let layout = match channels {
@@ -286,7 +349,14 @@ mod tests {
     #[test]
     fn a_packet_that_the_aac_decoder_cannot_bear_is_counted_and_the_next_is_decoded() {
         let track = Track { encoding: "mpeg4-generic", rate: 16_000, channels: 1, aac: Some(&[0x14, 0x08]) };
-        let mut decoder = AudioDecoder::new(&track).unwrap();
+        // As if something had come before that only this decoder knows.
+        let new = || {
+            let mut decoder = AudioDecoder::new(&track).unwrap();
+            decoder.codec = Codec::Aac(any_aac(&[0x14, 0x08], 16_000, 1).unwrap());
+            decoder.mono = ToMono::default();
+            decoder
+        };
+        let mut decoder = new();
         let (clock, length) = (NonZeroU32::new(16_000).unwrap(), NonZeroU32::new(1024).unwrap());
         let mut random = fastrand::Rng::with_seed(1);
         let (mut given_up, mut timestamp) = (0, 0);
@@ -299,7 +369,7 @@ mod tests {
             let piece = Piece { data: &data, timestamp, clock, length, lost: 0 };
             let Ok(decoded) = decoder.decode(&piece, &mut out) else {
                 // It took the packet for one of a kind that it does not know.
-                decoder = AudioDecoder::new(&track).unwrap();
+                decoder = new();
                 continue;
             };
             match decoded {
@@ -309,6 +379,26 @@ mod tests {
             timestamp += 1024;
         }
         assert!(given_up > 0, "the decoder has no such packets any more: take the guard out");
+    }
+
+    #[test]
+    fn what_the_first_aac_decoder_does_not_know_is_the_others() {
+        let track = Track { encoding: "mpeg4-generic", rate: 48_000, channels: 2, aac: Some(&[0x11, 0x90]) };
+        let mut decoder = AudioDecoder::new(&track).unwrap();
+        assert!(matches!(decoder.codec, Codec::MonoAac(_)));
+        let (clock, length) = (NonZeroU32::new(48_000).unwrap(), NonZeroU32::new(1024).unwrap());
+        // Silence on two channels; and on a single one, of which there should be none.
+        let frames: [&[u8]; 2] =
+            [&[0x20, 0x32, 0x00, 0x01, 0x90, 0x00, 0x0e], &[0x00, 0xc8, 0x00, 0x07, 0x00]];
+        let mut out = Vec::new();
+        for n in 0..10 {
+            let data = frames[usize::from(n == 2 || n >= 5)];
+            let piece = Piece { data, timestamp: n * 1024, clock, length, lost: 0 };
+            decoder.decode(&piece, &mut out).unwrap();
+        }
+        assert!(matches!(decoder.codec, Codec::Aac(_)));
+        // All but three.
+        assert!(out.iter().all(|x| *x == 0.0) && out.len().abs_diff(7 * 1024 / 3) < 600, "{}", out.len());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod audio;
 mod encoded;
 mod explain;
+mod gathering;
 pub mod message;
 mod pictures;
 mod reception;
@@ -21,7 +22,7 @@ use retina::{
     },
     codec::{CodecItem, FrameFormat},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use url::Url;
 
 use super::{
@@ -31,6 +32,7 @@ use super::{
 use audio::AudioDecoder;
 use encoded::Encoded;
 use explain::{Phase, Place};
+use gathering::Gathering;
 use pictures::{Pictures, Without};
 use reception::Reception;
 use tunnel::Tunnel;
@@ -107,6 +109,7 @@ struct Playing {
     frames: Demuxed,
     decoder: AudioDecoder,
     encoded: Encoded,
+    gathering: Gathering,
     /// The camera has pictures that can be asked for.
     offers_video: bool,
 }
@@ -186,6 +189,8 @@ impl Camera {
             .creds(credentials)
             .user_agent(user_agent)
             .session_group(Arc::clone(&self.group));
+        let port = url.port().unwrap_or(554);
+        let others = gathering::connections(port);
         let mut session = Session::describe(url, options).await.map_err(explain(Phase::Describe))?;
         let (index, decoder) = self.choose_audio(session.streams())?;
         let offered = encoded::choose_video(session.streams());
@@ -214,9 +219,13 @@ impl Camera {
         let streams = frames.streams();
         let config = streams.get(index).and_then(|s| audio::Track::from(s).aac).unwrap_or_default();
         let mut encoded = Encoded::new(decoder.track(config), pictures, streams);
+        // None where another one was closed meanwhile and ours has its number: then it does not wait.
+        let ours = gathering::connections(port).difference(&others).next().copied();
+        let socket = ours.filter(|_| self.transport == Transport::Tcp);
+        let gathering = Gathering::new(socket, decoder.is_constant());
         let offers_video = offered.is_ok();
         encoded.no_video = offered.err();
-        Ok(Playing { frames, decoder, encoded, offers_video })
+        Ok(Playing { frames, decoder, encoded, gathering, offers_video })
     }
 
     /// A way through TLS, since retina speaks `rtsp://` only.
@@ -260,9 +269,12 @@ impl Camera {
         let mut wishes = link.watch_wishes();
         let mut next: Option<Dialing<'_>> = None;
         let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut without = Without::default();
         reception.tell_tracks().await;
         loop {
+            // Nothing to look for: nobody need be woken for it.
+            let looking = wishes.borrow().video || reception.playing.encoded.has_video();
             tokio::select! {
                 biased;
                 item = reception.next() => if let Err(failure) = reception.take(item).await {
@@ -291,7 +303,7 @@ impl Camera {
                         }
                     }
                 }
-                _ = looks.tick() => {
+                _ = looks.tick(), if looking => {
                     let (now, wished) = (Instant::now(), *wishes.borrow_and_update());
                     let has = reception.playing.encoded.has_video();
                     let more = !has && reception.playing.offers_video && self.pictures.due(wished, now);

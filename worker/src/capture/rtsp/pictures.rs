@@ -130,7 +130,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const LOOKED_AT: Wishes = Wishes { media: true, video: true };
+    const LOOKED_AT: Wishes = Wishes { media: true, video: true, live: true };
 
     #[test]
     fn pictures_that_cost_hearing_are_asked_for_less_and_less_often() {

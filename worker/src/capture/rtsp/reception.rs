@@ -1,6 +1,10 @@
 //! What comes in a session that plays: audio to be heard, and both kinds of media as they are for who wants them.
 
-use std::time::{Duration, Instant as StdInstant};
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, Instant as StdInstant},
+};
 
 use futures::StreamExt;
 use nursery_shared::{media::Tracks, timestamp};
@@ -21,6 +25,9 @@ use crate::capture::{
 /// What came: a frame, an error, the end, or nothing for too long.
 pub(super) type Item = Result<Option<Result<CodecItem, retina::Error>>, Elapsed>;
 
+/// Audio that is handed over at once at the most, in samples of 16 kHz, where a lot is there.
+const PIECE: usize = 8_000;
+
 /// A session's reception.
 pub(super) struct Reception<'a> {
     camera: &'a Camera,
@@ -33,21 +40,70 @@ pub(super) struct Reception<'a> {
     errors: u32,
     last_error: Option<String>,
     told: Option<Tracks>,
+    /// What was heard and is to be handed over; and all that was, in samples of 16 kHz.
+    samples: Vec<f32>,
+    heard: u64,
 }
 
 impl<'a> Reception<'a> {
     pub fn new(camera: &'a Camera, playing: Playing, link: &'a SourceLink) -> Self {
         let due = Instant::now() + STALL;
-        Self { camera, link, playing, started: None, due, errors: 0, last_error: None, told: None }
+        Self {
+            camera,
+            link,
+            playing,
+            started: None,
+            due,
+            errors: 0,
+            last_error: None,
+            told: None,
+            samples: Vec::new(),
+            heard: 0,
+        }
     }
 
-    /// Waits for what comes next. May be dropped where it waits.
+    /// Waits for what comes next. May be dropped where it waits. Everything that is there already is taken before any of
+    /// it is handed over.
     pub async fn next(&mut self) -> Item {
-        timeout_at(self.due, self.playing.frames.next()).await
+        loop {
+            if !self.samples.is_empty() {
+                if self.samples.len() < PIECE {
+                    let at_once = poll_fn(|cx| Poll::Ready(self.playing.frames.poll_next_unpin(cx)));
+                    if let Poll::Ready(item) = at_once.await {
+                        return Ok(item);
+                    }
+                }
+                self.hand_over().await;
+            }
+            let look = self.playing.gathering.wait(self.missing(), Instant::now());
+            let until = look.map_or(self.due, |look| look.min(self.due));
+            match timeout_at(until, self.playing.frames.next()).await {
+                Err(elapsed) if until >= self.due => return Err(elapsed),
+                Err(_) => self.playing.gathering.lift(),
+                item => return item,
+            }
+        }
+    }
+
+    /// What is missing to the end of a window, where nobody minds that audio comes in pieces of that length.
+    fn missing(&self) -> Option<u64> {
+        let hop = self.link.hop();
+        let hasty = self.link.wishes().live || self.playing.encoded.has_video() || self.errors > 0;
+        (hop > 0 && !hasty).then(|| hop - self.heard % hop)
+    }
+
+    /// Hands over what was heard. May be dropped where it waits.
+    pub async fn hand_over(&mut self) {
+        if !self.samples.is_empty() {
+            let count = self.samples.len() as u64;
+            self.link.send_audio(&mut self.samples).await;
+            self.heard += count;
+        }
     }
 
     /// Goes on in another session, that has audio.
     pub async fn take_over(&mut self, playing: Playing) {
+        self.hand_over().await;
         // The former one says goodbye in the background.
         if self.playing.encoded.has_video() {
             self.camera.pictures.ended_well();
@@ -90,6 +146,14 @@ impl<'a> Reception<'a> {
 
     /// Takes in what came; fails where the session is over.
     pub async fn take(&mut self, item: Item) -> Result<(), Failure> {
+        let outcome = self.take_in(item).await;
+        if outcome.is_err() {
+            self.hand_over().await;
+        }
+        outcome
+    }
+
+    async fn take_in(&mut self, item: Item) -> Result<(), Failure> {
         let camera = self.camera;
         let place = &camera.place;
         match item {
@@ -141,8 +205,8 @@ impl<'a> Reception<'a> {
         if lost > 0 {
             self.corrupt(lost, format!("{lost} RTP packet(s) lost")).await;
         }
-        let mut samples = Vec::new();
-        let decoded = self.playing.decoder.decode(&frame.into(), &mut samples);
+        let before = self.samples.len();
+        let decoded = self.playing.decoder.decode(&frame.into(), &mut self.samples);
         if matches!(decoded, Ok(Decoded::AudioAfterShortPacket)) {
             self.corrupt(1, "a packet held less audio than its time".to_owned()).await;
         }
@@ -152,11 +216,14 @@ impl<'a> Reception<'a> {
                     let packet = self.playing.encoded.audio(frame, timestamp::now_us());
                     self.link.send(SourceEvent::Media(Media::Packet(packet))).await;
                 }
-                if !samples.is_empty() {
+                let samples = self.samples.len() - before;
+                if samples > 0 {
+                    let now = Instant::now();
                     self.started.get_or_insert_with(StdInstant::now);
-                    self.due = Instant::now() + STALL;
+                    self.due = now + STALL;
                     self.errors = 0;
-                    self.link.send(SourceEvent::Audio(samples)).await;
+                    let overhead = self.playing.decoder.overhead();
+                    self.playing.gathering.came(frame.data().len() + overhead, samples, now);
                 }
                 Ok(())
             }
