@@ -19,12 +19,13 @@ use nursery_shared::{
 
 use crate::{service::binary, wait};
 
-/// Starts `nursery-worker ROLE`, and gives the supervisor's end of its socket.
+/// Starts the program of a role, and gives the supervisor's end of its socket.
 pub fn spawn(role: &str) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let theirs = OwnedFd::from(theirs);
     let descriptor = theirs.as_raw_fd();
-    let mut command = Command::new(binary("nursery-worker"));
+    let mut command =
+        Command::new(binary(if role == "capture" { "nursery-capture" } else { "nursery-worker" }));
     command.arg(role).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
     // SAFETY: between fork and exec only a system call is made; the descriptor is open until then.
     unsafe {

@@ -19,7 +19,7 @@ pub fn find(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let places = ["nursery-worker", "../libexec/nursery/nursery-worker", "../libexec/nursery-worker"];
     places.iter().map(|p| dir.join(p)).find(|p| p.is_file()).ok_or_else(|| {
         Failure::usage(format!(
-            "nursery-worker is neither beside {} nor in ../libexec/nursery: copy both binaries, or give \
+            "nursery-worker is neither beside {} nor in ../libexec/nursery: copy all binaries, or give \
              --worker-binary",
             program.display()
         ))

@@ -596,8 +596,8 @@ impl Policy {
         }
         if protocol != PROTOCOL || version != VERSION {
             return Err(format!(
-                "nursery-worker is version {version} (protocol {protocol}), \
-                 this nursery is {VERSION} (protocol {PROTOCOL}): install both from the same release"
+                "its program is version {version} (protocol {protocol}), \
+                 this nursery is {VERSION} (protocol {PROTOCOL}): install all from the same release"
             ));
         }
         if claimed != worker.role {

@@ -40,6 +40,7 @@ use super::{
     probe::Probe,
     process::{Process, Read1, Remains},
     procfs,
+    programs::Programs,
     reload::Tryout,
     spawn::{self, Conditions},
 };
@@ -110,8 +111,9 @@ impl Token {
 /// Between two looks for programs that were killed for want of memory.
 const STARVED: Duration = Duration::from_secs(2);
 
-/// As whom and where workers run.
+/// What workers are, as whom and where they run.
 pub struct Quarters {
+    pub programs: Programs,
     /// `None`: as our own user.
     pub identities: Option<Identities>,
     pub directory: PathBuf,
@@ -388,7 +390,7 @@ impl EventLoop {
             alone: self.quarters.identities.as_ref().is_some_and(|ids| ids.are_apart(role)),
             entrances: group.as_ref().map(Group::entrances).unwrap_or_default(),
         };
-        let started = spawn::spawn(&self.options.worker_binary, role, conditions).and_then(|spawned| {
+        let started = spawn::spawn(&self.quarters.programs, role, conditions).and_then(|spawned| {
             let inside = group.as_mut().map(|group| group.close(spawned.child.id()));
             if inside == Some(false) {
                 tracing::warn!("{name}: is not in its control group; it has only the limits of a process");
@@ -454,7 +456,7 @@ impl EventLoop {
         let started = if self.examiners.len() >= MAX_EXAMINERS {
             Err(std::io::Error::other(format!("{MAX_EXAMINERS} others are being looked into")))
         } else {
-            Examiner::start(&self.options.worker_binary, key, process.pid()).and_then(|examiner| {
+            Examiner::start(self.quarters.programs.worker(), key, process.pid()).and_then(|examiner| {
                 let tokens = [Token::Examiner(id), Token::Findings(id)];
                 let added = examiner.descriptors().into_iter().zip(tokens).try_for_each(|(fd, token)| {
                     self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.encode()))

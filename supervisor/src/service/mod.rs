@@ -12,6 +12,7 @@ mod postmortems;
 pub mod probe;
 mod process;
 mod procfs;
+mod programs;
 mod reload;
 mod spawn;
 mod state_dir;
@@ -33,6 +34,7 @@ use nursery_shared::{config::Config, control::PoolSize, message::Role};
 
 use crate::policy::Setup;
 use identity::Identities;
+use programs::Programs;
 
 /// The user who looks at models: one of the inference processes' kind, and nobody else's.
 pub const PROBE_SLOT: u32 = identity::RANGE - 1;
@@ -78,8 +80,7 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     if let Some(model) = &options.model {
         options.config.inference.model = Some(model.clone());
     }
-    // Workers run in another directory.
-    options.worker_binary = options.worker_binary.canonicalize().map_err(|e| {
+    let programs = Programs::find(&options.worker_binary).map_err(|e| {
         ServiceError::failed(format!("{}: {e} (expected nursery-worker)", options.worker_binary.display()))
     })?;
     let state = options.state_dir.display();
@@ -99,7 +100,7 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
     notifier.starting();
     let of = |role, slot| identities.as_ref().map(|ids| ids.of(role, slot));
     let model = probe::probe(
-        &options.worker_binary,
+        programs.worker(),
         probe::subject(&options.config),
         of(Role::Infer, PROBE_SLOT).as_ref(),
     )?
@@ -130,7 +131,7 @@ pub fn run(mut options: Options) -> Result<(), ServiceError> {
         seed: fastrand::u64(..),
     };
     let groups = cgroups::Groups::find();
-    let quarters = event_loop::Quarters { identities, directory: places.empty, groups };
+    let quarters = event_loop::Quarters { programs, identities, directory: places.empty, groups };
     let result =
         event_loop::EventLoop::new(options, quarters, setup, clients, logs.clone(), post_mortems, notifier)?
             .run();

@@ -211,7 +211,7 @@ fn understand(answer: &str) -> Result<Answer, String> {
         .map_err(|_| "is no nursery-worker: `info` gave no description".to_owned())?;
     if info.version != VERSION || info.protocol != PROTOCOL {
         return Err(format!(
-            "is version {} (protocol {}), this nursery is {VERSION} (protocol {PROTOCOL}): install both from \
+            "is version {} (protocol {}), this nursery is {VERSION} (protocol {PROTOCOL}): install all from \
              the same release",
             info.version, info.protocol
         ));

@@ -120,8 +120,8 @@ impl EventLoop {
     /// Has somebody look at a model, or the page's certificate, before the request is carried out.
     fn look(&mut self, subject: Subject<'_>, request: Changing, client: Option<u32>) -> Option<Reply> {
         let identity = self.quarters.identities.as_ref().map(|ids| ids.of(Role::Infer, PROBE_SLOT));
-        let started =
-            Probe::start(&self.options.worker_binary, subject, identity.as_ref(), LIMIT).and_then(|probe| {
+        let started = Probe::start(self.quarters.programs.worker(), subject, identity.as_ref(), LIMIT)
+            .and_then(|probe| {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Probe.encode());
                 match self.epoll.add(probe.descriptor(), event) {
                     Ok(()) => Ok(probe),

@@ -18,7 +18,7 @@ use nix::{
 };
 use nursery_shared::message::{Role, WORKER_FD};
 
-use super::{identity::Identity, sys};
+use super::{identity::Identity, programs::Programs, sys};
 
 /// Environment variables that a worker gets; everything else, secrets above all, stays here.
 pub const KEPT: &[&str] = &[
@@ -74,12 +74,14 @@ pub struct Spawned {
     pub output: PipeReader,
 }
 
-/// Starts `binary ROLE`. To be called from the main thread: the worker dies with the thread that calls this.
-pub fn spawn(binary: &Path, role: Role, conditions: Conditions<'_>) -> io::Result<Spawned> {
+/// Starts the program of a role. To be called from the main thread: the worker dies with the thread that calls this.
+pub fn spawn(programs: &Programs, role: Role, conditions: Conditions<'_>) -> io::Result<Spawned> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let (output, write_end) = io::pipe()?;
-    let mut command = Command::new(binary);
+    let mut command = Command::new(programs.of(role));
     command
+        // Whatever file it comes from, it is known by the same command line.
+        .arg0(programs.worker())
         .arg(role.as_str())
         .env_clear()
         .envs(environment(conditions.identity))

@@ -22,23 +22,31 @@ pub struct Impostors {
 impl Impostors {
     /// Makes both in this directory.
     pub fn new(dir: &Path) -> Self {
-        let (orders, worker) = (dir.join("orders"), dir.join("nursery-worker"));
+        let orders = dir.join("orders");
         fs::create_dir(&orders).expect("make a directory");
         // Workers are other users, where this runs as root, and take their orders away.
         fs::set_permissions(&orders, fs::Permissions::from_mode(0o777)).expect("open it to everybody");
+        let [worker, _] =
+            ["nursery-worker", "nursery-capture"].map(|name| Self::stand_in(dir, name, &orders));
+        Self { orders, worker }
+    }
+
+    /// Makes what is started in place of a program.
+    fn stand_in(dir: &Path, name: &str, orders: &Path) -> PathBuf {
+        let path = dir.join(name);
         let script = format!(
             "#!/bin/sh\norder='{}'/$1\nif [ -e \"$order\" ] && mode=$(cat \"$order\") && rm \"$order\"; then\n\
              exec '{}' \"$mode\" \"$1\"\nfi\nexec '{}' \"$@\"\n",
             orders.display(),
             binary("hostile-worker").display(),
-            binary("nursery-worker").display()
+            binary(name).display()
         );
         // Another process writes it: a descriptor of ours that is open for writing could be inherited by what another
         // test is just starting, and the script would be busy then.
         let mut writer = Command::new("/bin/sh");
-        writer.args(["-c", r#"printf %s "$1" > "$0" && chmod 755 "$0""#]).arg(&worker).arg(script);
+        writer.args(["-c", r#"printf %s "$1" > "$0" && chmod 755 "$0""#]).arg(&path).arg(script);
         assert!(wait::output(&mut writer, Duration::from_secs(30)).status.success());
-        Self { orders, worker }
+        path
     }
 
     /// For `--worker-binary`.

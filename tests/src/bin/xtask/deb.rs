@@ -40,7 +40,7 @@ fn stage() -> Result<(), String> {
         fs::remove_dir_all(&stage).map_err(at(&stage))?;
     }
     fs::create_dir_all(&stage).map_err(at(&stage))?;
-    for name in ["nursery", "nursery-worker"] {
+    for name in ["nursery", "nursery-worker", "nursery-capture"] {
         // The table of symbols stays: post-mortems name functions by it. Files and lines, nine tenths of the file,
         // are in the programs that were built, and offsets in post-mortems belong to both.
         let status = Command::new("objcopy")

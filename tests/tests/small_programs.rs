@@ -1,9 +1,14 @@
-//! The supervisor, which runs as root, links no media, tensor, HTTP, database or debug-information code.
+//! The supervisor, which runs as root, links no media, tensor, HTTP, database or debug-information code; what there is one
+//! of per camera is no larger than it must be.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
-use nursery_tests::wait;
+use nursery_shared::status::WorkerState;
+use nursery_tests::{
+    service::{Service, camera, config},
+    wait,
+};
 
 fn tree(package: &str) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -51,4 +56,27 @@ fn dependencies_point_downwards() {
             assert!(!tree.lines().any(|line| line.starts_with(above)), "{package} depends on {above}");
         }
     }
+}
+
+#[test]
+fn a_camera_has_the_program_for_cameras_without_another_language_s_library() {
+    let service = Service::start(&config([camera("a", "synthetic:noise")], []));
+    service.wait_live(&["a"]);
+    let status = service.status();
+    let pid = |name: &str| {
+        let worker = status.workers.iter().find(|w| w.name == name && w.state == WorkerState::Running);
+        worker.and_then(|w| w.pid).unwrap()
+    };
+    let read = |name: &str, what: &str| fs::read(format!("/proc/{}/{what}", pid(name))).unwrap();
+    let program = |name: &str| fs::read_link(format!("/proc/{}/exe", pid(name))).unwrap();
+    assert!(program("capture:a").ends_with("nursery-capture"));
+    assert!(program("infer:0").ends_with("nursery-worker"));
+    // Whoever looks for workers finds all of them under one name.
+    for (name, role) in [("capture:a", "capture"), ("infer:0", "infer")] {
+        let line = String::from_utf8(read(name, "cmdline")).unwrap();
+        assert!(line.ends_with(&format!("/nursery-worker\0{role}\0")), "{line:?}");
+    }
+    let code = fs::read(program("capture:a")).unwrap();
+    let library = b"libstdc++.so";
+    assert!(!code.windows(library.len()).any(|bytes| bytes == library), "it needs libstdc++");
 }
