@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 11;
+pub const PROTOCOL: u32 = 12;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;
@@ -332,6 +332,11 @@ pub enum RecordKind {
     Ended { at_us: i64 },
     /// A window cost so many inference processes that it is not sent to another: kept for study.
     SetAside(SetAside),
+    /// More is heard than is scored; of these cameras, most of all.
+    Overloaded(Overload),
+    /// All that is heard is scored. Sent once after the start, and after every `Overloaded`; announced only where the store
+    /// says that there was one.
+    Relieved { at_us: i64 },
     /// How much of a camera's picture was different from the one before, 0 to 1; only where that may be an event.
     Motion { at_us: i64, motion: f32 },
 }
@@ -342,6 +347,16 @@ pub struct Lost {
     pub camera: String,
     /// Wall-clock time from which it was not heard, microseconds since 1970.
     pub since_us: i64,
+    pub reason: String,
+}
+
+/// Windows that nobody got to score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Overload {
+    /// Wall-clock time of its beginning, microseconds since 1970.
+    pub since_us: i64,
+    /// Their share of all windows, of late.
+    pub dropped: f32,
     pub reason: String,
 }
 

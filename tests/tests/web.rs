@@ -432,7 +432,10 @@ fn figures_can_be_read_by_prometheus_and_name_no_process() {
     let service = Service::start(&config);
     service.wait_live(&["crib"]);
     ready(&client);
-    let first = samples(&client.get("/metrics").text());
+    let score = r#"nursery_camera_score_ratio{camera="crib"}"#;
+    let first = until("the first score", PATIENCE, || {
+        Some(samples(&client.get("/metrics").text())).filter(|figures| figures.contains_key(score))
+    });
     let page = service.process_of("web");
     assert_eq!(first[r#"nursery_camera_live{camera="crib"}"#], 1.0);
     assert!(first[r#"nursery_worker_resident_memory_bytes{worker="web",role="web"}"#] > 1e6);

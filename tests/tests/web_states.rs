@@ -97,6 +97,9 @@ fn all_is_quiet_only_where_everybody_is_heard_and_judged_and_cries_are_known_and
     );
     web.shown().status = state("/cameras/0/state", json!("ended"));
     says("1 cameras, all quiet.");
+    web.shown().status = state("/cameras/0/dropped", json!(1_000));
+    says("Part of what is heard is not judged: there is too much of it.");
+    says("1 cameras, all quiet.");
 }
 
 #[test]

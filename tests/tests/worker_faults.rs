@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nursery_shared::{control::Reply, control::Request, status::CameraState};
 use nursery_tests::{
     audio,
-    processes::all_gone,
+    processes::{Process, all_gone},
     receiver::Receiver,
     rtsp_camera::{Codec, RtspCamera},
     service::{Service, ask, camera, config, find_camera, nursery},
@@ -121,6 +121,31 @@ impl Scene {
         assert_eq!(kinds, ["cry.started", "cry.ended"]);
         assert!(self.service.log().iter().any(|line| line.contains(worker)), "not a word in the log");
     }
+}
+
+#[test]
+fn audio_that_nobody_gets_to_score_is_told_of_and_that_it_is_over() {
+    let (crib, receiver) = (RtspCamera::start(Codec::Pcmu), Receiver::start());
+    let mut config = config([camera("crib", crib.url())], [receiver.alert()]);
+    config["inference"]["workers"] = json!(1);
+    let service = Service::start(&config);
+    service.wait_live(&["crib"]);
+    let killed = wait::poll(3 * PATIENCE, || {
+        // Whoever begins to score.
+        let worker = service.status().workers.into_iter().find(|w| w.name == "infer:0");
+        if let Some(process) = worker.and_then(|w| w.pid).and_then(Process::of) {
+            process.signal(Signal::SIGKILL);
+        }
+        receiver.accepted_of("service.overloaded", "crib").pop()
+    });
+    let overloaded = killed.expect("nobody is told that nothing is scored");
+    let data = &overloaded.body["data"];
+    assert!(data["dropped_share"].as_f64().unwrap() > 0.5 && data["reason"].is_string(), "{data}");
+    // The camera itself is heard all the time.
+    assert!(receiver.accepted_of("camera.offline", "crib").is_empty());
+    let relieved = receiver.wait_for("service.relieved", "crib", 5 * PATIENCE);
+    assert_eq!(relieved.event_id(), overloaded.event_id());
+    service.wait_live(&["crib"]);
 }
 
 // The audio of the time in which nobody listens to a camera is lost with its capture process, and no more: the

@@ -17,6 +17,7 @@ mod media;
 mod obituary;
 mod operate;
 mod overdue;
+mod overload;
 mod pool;
 mod reload;
 mod renewal;
@@ -175,6 +176,7 @@ pub struct Policy {
     armed: Option<Time>,
     /// Windows wait for others until then.
     gathers_until: Option<Time>,
+    load: overload::Load,
     /// Newest message of anybody.
     heard_at: Time,
     /// All workers were forgiven a silence, and none has been heard since.
@@ -236,6 +238,7 @@ impl Policy {
             wall_us,
             armed: None,
             gathers_until: None,
+            load: overload::Load::new(now),
             heard_at: now,
             forgave_silence: false,
             started_at: now,
@@ -316,6 +319,7 @@ impl Policy {
     fn settle(&mut self, judge: bool) -> Vec<Action> {
         self.expire(judge);
         self.beat();
+        self.watch_load();
         self.adapt_pool();
         self.renew();
         self.restart_next();

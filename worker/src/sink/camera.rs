@@ -4,8 +4,8 @@
 use nursery_models::events::{EventLogic, EventParams, Transition};
 use nursery_shared::{
     config::{DetectionConfig, MotionRule},
-    message::{Lost, RecordKind},
-    timestamp::rfc3339,
+    message::{Lost, Overload, RecordKind},
+    timestamp::{now_us, rfc3339},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -47,6 +47,9 @@ struct OpenEvent {
 struct Outage {
     event_id: String,
     since_us: i64,
+    /// Of an overload: those who are named.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    cameras: String,
 }
 
 /// The body that receivers get.
@@ -72,6 +75,19 @@ struct CryData<'a> {
     duration_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_score: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct OverloadData<'a> {
+    event_id: &'a str,
+    camera: &'a str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_share: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_s: Option<f64>,
 }
 
 /// What is said of an outage.
@@ -186,8 +202,41 @@ impl CameraState {
             return None;
         }
         let event_id = Uuid::now_v7().to_string();
-        self.offline = Some(Outage { event_id: event_id.clone(), since_us: lost.since_us });
+        self.offline =
+            Some(Outage { event_id: event_id.clone(), since_us: lost.since_us, cameras: String::new() });
         Some(event_id)
+    }
+
+    /// What is heard of these cameras is not all scored.
+    pub(super) fn overload(&mut self, cameras: &str, overload: &Overload, alerts: &mut Vec<NewAlert>) {
+        if self.offline.is_some() {
+            return;
+        }
+        let event_id = Uuid::now_v7().to_string();
+        let data = OverloadData {
+            event_id: &event_id,
+            camera: cameras,
+            since: rfc3339(overload.since_us),
+            dropped_share: Some(rounded(overload.dropped)),
+            reason: Some(&overload.reason),
+            duration_s: None,
+        };
+        alerts.push(alert("service.overloaded", &event_id, cameras, now_us(), data));
+        self.offline = Some(Outage { event_id, since_us: overload.since_us, cameras: cameras.to_owned() });
+    }
+
+    /// It is again.
+    pub(super) fn relieve(&mut self, at_us: i64, alerts: &mut Vec<NewAlert>) {
+        let Some(outage) = self.offline.take() else { return };
+        let data = OverloadData {
+            event_id: &outage.event_id,
+            camera: &outage.cameras,
+            since: rfc3339(outage.since_us),
+            dropped_share: None,
+            reason: None,
+            duration_s: Some(seconds((at_us - outage.since_us).max(0))),
+        };
+        alerts.push(alert("service.relieved", &outage.event_id, &outage.cameras, at_us, data));
     }
 
     /// Takes in what a record says of this camera alone and appends the alerts that follow.
@@ -215,7 +264,10 @@ impl CameraState {
                 }
             }
             // Nothing that was heard, and what several cameras have in common.
-            RecordKind::SetAside(_) | RecordKind::Offline(_) => {}
+            RecordKind::SetAside(_)
+            | RecordKind::Offline(_)
+            | RecordKind::Overloaded(_)
+            | RecordKind::Relieved { .. } => {}
             RecordKind::Ended { at_us } => {
                 self.logic.finish(*at_us, &mut transitions);
                 self.announce(camera, &transitions, alerts);

@@ -15,6 +15,9 @@ use super::{
     store::NewAlert,
 };
 
+/// Whose state an overload is: no camera can be called so.
+const ALL: &str = "*";
+
 #[derive(Serialize)]
 struct GroupData<'a> {
     event_id: &'a str,
@@ -47,6 +50,10 @@ pub fn apply(
             alerts.extend(outage(&new));
         }
         RecordKind::SetAside(_) => {}
+        RecordKind::Overloaded(overload) => {
+            state_of(ALL, &mut |state| state.overload(&record.camera, overload, alerts));
+        }
+        RecordKind::Relieved { at_us } => state_of(ALL, &mut |state| state.relieve(*at_us, alerts)),
         what => state_of(&record.camera, &mut |state| state.apply(&record.camera, what, alerts)),
     }
 }
@@ -79,7 +86,7 @@ fn outage(lost: &[(String, &Lost)]) -> Option<NewAlert> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use nursery_shared::config::DetectionConfig;
+    use nursery_shared::{config::DetectionConfig, message::Overload};
 
     use super::*;
 
@@ -115,6 +122,30 @@ mod tests {
             assert_eq!(body(&back[0])["data"]["event_id"], offline["data"]["cameras"][i]["event_id"]);
             assert_ne!(body(&back[0])["data"]["event_id"], offline["data"]["event_id"]);
         }
+    }
+
+    #[test]
+    fn an_overload_is_announced_once_and_its_end_after_it() {
+        let mut states = HashMap::new();
+        let overload = |since_us| Overload { since_us, dropped: 0.123_4, reason: "too slow".into() };
+        assert!(take(&mut states, "", RecordKind::Relieved { at_us: 1 }).is_empty());
+        let told = take(&mut states, "a, b", RecordKind::Overloaded(overload(2_000_000)));
+        assert!(take(&mut states, "a", RecordKind::Overloaded(overload(3_000_000))).is_empty());
+        let begun = body(&told[0]);
+        assert_eq!((&told[0].camera[..], told[0].kind), ("a, b", "service.overloaded"));
+        assert_eq!(
+            (&begun["data"]["dropped_share"], &begun["data"]["reason"]),
+            (&0.123.into(), &"too slow".into())
+        );
+        // As another process finds it in the store.
+        let stored = serde_json::to_string(&states).unwrap();
+        let mut states: HashMap<String, CameraState> = serde_json::from_str(&stored).unwrap();
+        let told = take(&mut states, "", RecordKind::Relieved { at_us: 62_000_000 });
+        assert_eq!((&told[0].camera[..], told[0].kind), ("a, b", "service.relieved"));
+        let ended = body(&told[0]);
+        assert_eq!(ended["data"]["event_id"], begun["data"]["event_id"]);
+        assert_eq!(ended["data"]["duration_s"], 60.0);
+        assert!(take(&mut states, "", RecordKind::Relieved { at_us: 63_000_000 }).is_empty());
     }
 
     #[test]

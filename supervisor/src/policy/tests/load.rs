@@ -103,6 +103,51 @@ fn a_pool_grows_within_seconds_and_shrinks_after_a_minute_within_its_bounds() {
 }
 
 #[test]
+fn windows_that_nobody_gets_to_score_are_told_of_and_that_it_is_over() {
+    let mut load = Load::new(8, Some(1), 1);
+    let told = |load: &Load| -> Vec<(String, RecordKind)> {
+        let all = load.world.records().into_iter().map(|(_, record)| (record.camera, record.what));
+        all.filter(|(_, k)| matches!(k, RecordKind::Overloaded(_) | RecordKind::Relieved { .. })).collect()
+    };
+    // The sink keeps up.
+    let run = |load: &mut Load, seconds: u64, cost: Duration| {
+        for _ in 0..seconds {
+            load.run(Duration::from_secs(1), || cost);
+            if let Some((up_to, _)) = load.world.records().pop() {
+                load.world.say("sink", FromWorker::Ack { up_to });
+            }
+        }
+    };
+    run(&mut load, 40, ms(2));
+    // Once after the start, for who was told of one by a service before this one.
+    assert!(matches!(&told(&load)[..], [(_, RecordKind::Relieved { .. })]));
+    // 32 windows a second, of which 20 are scored; the queues of six seconds fill up first.
+    run(&mut load, 20, ms(50));
+    assert_eq!(told(&load).len(), 1, "a short one is none");
+    run(&mut load, 60, ms(50));
+    let [_, (cameras, RecordKind::Overloaded(overload))] = &told(&load)[..] else {
+        panic!("{:?}", told(&load))
+    };
+    assert_eq!(Record::cameras_in(cameras).count(), 8, "fairly shared: {cameras}");
+    assert!((0.3..0.45).contains(&overload.dropped), "{overload:?}");
+    assert!(overload.reason.contains("comes faster than it is scored"), "{overload:?}");
+    let share: Vec<u64> = load.world.status().cameras.iter().map(|c| c.dropped).collect();
+    assert!(share.iter().max().unwrap() - share.iter().min().unwrap() <= 3, "{share:?}");
+    run(&mut load, 60, ms(2));
+    assert!(matches!(&told(&load)[2..], [(_, RecordKind::Relieved { .. })]), "{:?}", told(&load));
+    // Nobody at all.
+    for _ in 0..40 {
+        if load.world.running.contains_key("infer:0") {
+            load.world.exit("infer:0", Exit::Signal(11));
+        }
+        load.busy.clear();
+        run(&mut load, 1, Duration::from_secs(1_000));
+    }
+    let all = told(&load);
+    assert!(matches!(&all[3..], [(_, RecordKind::Overloaded(o))] if o.dropped > 0.9), "{all:?}");
+}
+
+#[test]
 fn without_bounds_one_spare_is_kept() {
     let mut load = Load::new(2, None, 4);
     load.run(Duration::from_secs(200), || ms(2));

@@ -4,13 +4,14 @@
 const STALE_MS = 10_000; // The stream says something every three seconds.
 const MOST_EVENTS = 500;
 const NEWS_MS = 60_000; // What is older is no news.
+const LOST_MS = 30_000; // Of what was lost before that nobody need know now.
 const ANSWER_MS = 15_000; // Who does not answer for so long does not answer.
 const $ = (id) => document.getElementById(id);
 
 const state = {
   status: null, events: [], next: null, filter: "", stream: null,
   heard: 0, statusAt: 0, connected: false, announced: new Set(), view: "wall", shown: "", begun: false,
-  since: Date.now(), listenedAt: 0, why: "", skewMs: 0,
+  since: Date.now(), listenedAt: 0, why: "", skewMs: 0, lost: null, lostAt: -Infinity,
 };
 
 // ---- Small helpers ----
@@ -136,6 +137,7 @@ function doubts(status) {
     ...named("Heard, but not judged yet", heard.filter((c) => c.state === "live" && c.score === null)),
     ...(status.cameras.length ? [] : ["There is no camera."]),
     ...(runs("infer") ? [] : ["Nobody judges what is heard: no inference process runs."]),
+    ...(Date.now() - state.lostAt < LOST_MS ? ["Part of what is heard is not judged: there is too much of it."] : []),
     ...(runs("sink") ? [] : ["Cries are not stored or told at the moment: the sink does not run."]),
     ...(status.alerts.failing_since ? [`Alerts have not been delivered since ${clock(status.alerts.failing_since)}.`] : []),
     ...(status.cameras.some((c) => c.crying === null) ? ["Not known what cries: events are awaited."] : []),
@@ -164,6 +166,7 @@ const WHAT = {
   "cry.started": "Cry began", "cry.ended": "Cry ended",
   "motion.started": "Motion began", "motion.ended": "Motion ended",
   "camera.offline": "Camera not heard", "camera.online": "Camera heard again",
+  "service.overloaded": "Overloaded", "service.relieved": "Overload is over",
 };
 
 function describe(event) {
@@ -171,15 +174,16 @@ function describe(event) {
   const parts = [];
   if (event.type === "cry.started") parts.push(`${percent(data.score)} sure`);
   if (event.type === "cry.ended") parts.push(`${percent(data.peak_score)} sure at most`, `lasted ${ago(data.duration_s ?? 0)}`);
-  if (event.type === "camera.offline") parts.push(data.reason ?? "");
+  if (event.type === "camera.offline" || event.type === "service.overloaded") parts.push(data.reason ?? "");
   if (event.type === "motion.started") parts.push(`${percent(data.motion)} of the picture`);
   if (event.type === "motion.ended") parts.push(`lasted ${ago(data.duration_s ?? 0)}`);
+  if (event.type === "service.relieved") parts.push(`lasted ${ago(data.duration_s ?? 0)}`);
   if (event.type === "camera.online") parts.push(`away for ${ago(data.duration_s ?? 0)}`);
   return parts.filter(Boolean).join(", ");
 }
 
 function buildEvent(event) {
-  const kind = event.type.startsWith("cry") ? "cry" : event.type.endsWith("offline") ? "offline" : "online";
+  const kind = event.type.startsWith("cry") ? "cry" : /offline|overloaded/.test(event.type) ? "offline" : "online";
   return make("li", { class: kind },
     make("span", { class: "what" }, `${WHAT[event.type] ?? event.type}: ${event.data?.camera ?? ""}`),
     make("time", { datetime: event.timestamp }, clock(event.timestamp)),
@@ -229,6 +233,7 @@ function announce(event) {
   if (event.type === "cry.started") put($("announcer"), `Crying: ${camera}`);
   if (event.type === "cry.ended") put($("announcer"), `${camera}: crying has ended`);
   if (event.type === "camera.offline") put($("announcer"), `Camera not heard: ${camera}`);
+  if (event.type === "service.overloaded") put($("announcer"), `Overloaded: ${event.data?.reason ?? ""}`);
 }
 
 // ---- Workers ----
@@ -355,6 +360,9 @@ function listen() {
   on("hello", () => {});
   on("ping", () => {});
   on("status", (status) => {
+    const lost = status.cameras.reduce((sum, camera) => sum + camera.dropped, 0);
+    if (state.lost !== null && lost > state.lost) state.lostAt = Date.now();
+    state.lost = lost;
     state.status = status;
     state.statusAt = Date.now();
     show();
