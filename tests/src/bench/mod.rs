@@ -9,6 +9,7 @@ pub mod measure;
 mod mix;
 mod nursery;
 pub mod plot;
+pub mod recovery;
 pub mod report;
 mod rival;
 pub mod routing;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use nursery_tests::bench::{
     Machine, Measurement, Mix, Plan, Rivals, Spread, Which, growth,
     measure::measure,
+    recovery,
     report::{Summary, picture, sum_up, table},
     routing, scale, start, sustain,
 };
@@ -60,6 +61,9 @@ pub struct Args {
     /// Instead: from the start to the moment when all cameras are heard and scored
     #[arg(long, group = "mode")]
     start: bool,
+    /// Instead: from the death or the standstill of what listens to a camera to the moment when it is listened to again
+    #[arg(long, group = "mode")]
+    recovery: bool,
     /// Instead: memory after each of so many minutes
     #[arg(long, value_name = "MINUTES", group = "mode")]
     growth: Option<u32>,
@@ -110,6 +114,8 @@ pub fn run(args: &Args) -> bool {
         by_most(args)
     } else if args.start {
         by_start(args)
+    } else if args.recovery {
+        by_recovery(args)
     } else if let Some(minutes) = args.growth {
         by_minute(args, minutes)
     } else if args.routing {
@@ -229,6 +235,34 @@ fn by_start(args: &Args) -> Result<Value, String> {
         }
     }
     Ok(file(json!(starts)))
+}
+
+fn by_recovery(args: &Args) -> Result<Value, String> {
+    let mut all = Vec::new();
+    for round in 1..=args.rounds {
+        for which in &args.systems {
+            eprintln!("round {round} of {}: {}", args.rounds, which.as_str());
+            all.push(recovery::recovery(&args.plan(*which, args.cameras), round)?);
+        }
+    }
+    for which in &args.systems {
+        let own = || all.iter().filter(|r| r.system == *which);
+        let said = |delays: Vec<Option<f64>>| {
+            let back: Vec<f64> = delays.iter().copied().flatten().collect();
+            let (lost, all) = (delays.len() - back.len(), delays.len());
+            let lost =
+                if lost > 0 { format!(", {lost} of {all} not within a minute") } else { String::new() };
+            let back = Spread::of(back).map(|s| format!("{:.2} s ({:.2}-{:.2})", s.median, s.min, s.max));
+            back.unwrap_or_else(|| "never".into()) + &lost
+        };
+        println!(
+            "{}: listened to again after it was killed: {}; after it was stopped: {}",
+            which.as_str(),
+            said(own().flat_map(|r| r.killed.clone()).collect()),
+            said(own().flat_map(|r| r.stopped.clone()).collect())
+        );
+    }
+    Ok(file(json!(all)))
 }
 
 fn by_minute(args: &Args, minutes: u32) -> Result<Value, String> {
