@@ -72,7 +72,7 @@ pub struct Service {
     environment: Vec<(String, String)>,
     worker: Option<PathBuf>,
     uid: Option<u32>,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 /// How a service ended.
@@ -87,6 +87,11 @@ impl Service {
     /// Starts `nursery run` on a configuration and waits until it answers.
     pub fn start(config: &Value) -> Self {
         Self::start_with(config, [])
+    }
+
+    /// The same for a caller who has waited for the right to run one, and keeps it for as long as this runs.
+    pub fn start_in_slot(config: &Value, _slot: &Slot) -> Self {
+        Self::launch_at_once(TempDir::new(), config, Vec::new(), None, None, None)
     }
 
     /// The same with additional variables in its environment.
@@ -130,7 +135,17 @@ impl Service {
         worker: Option<PathBuf>,
         uid: Option<u32>,
     ) -> Self {
-        let slot = Slot::take();
+        Self::launch_at_once(dir, config, environment, worker, uid, Some(Slot::take()))
+    }
+
+    fn launch_at_once(
+        dir: TempDir,
+        config: &Value,
+        environment: Vec<(String, String)>,
+        worker: Option<PathBuf>,
+        uid: Option<u32>,
+        slot: Option<Slot>,
+    ) -> Self {
         let dir = Arc::new(dir);
         std::os::unix::fs::chown(dir.path(), uid, uid).expect("hand the directory over");
         write_config(&dir, config);

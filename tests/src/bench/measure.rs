@@ -24,6 +24,7 @@ use crate::{
     },
     processes::Process,
     receiver::Receiver,
+    slot::Slot,
 };
 
 /// How long alerts of the last cries are waited for.
@@ -177,6 +178,7 @@ pub struct Stage {
     pub readiness: Readiness,
     names: HashMap<(Kind, u32), String>,
     clocks: Clocks,
+    _slot: Slot,
 }
 
 /// The farm's totals at a moment.
@@ -189,6 +191,8 @@ struct FarmState {
 impl Stage {
     /// Starts the farm and the system, and waits until all cameras are heard and scored, or `patience` is over.
     pub fn set(plan: &Plan, patience: Duration) -> Result<Self, String> {
+        // Whoever waits for his turn is not slow.
+        let slot = Slot::take();
         let farm = CameraFarm::start(&plan.mix.kinds());
         let receiver = Receiver::start();
         let mut names = HashMap::new();
@@ -205,6 +209,7 @@ impl Stage {
             receiver: &receiver,
             rivals: &plan.rivals,
             web: plan.web,
+            slot: &slot,
         };
         let (clocks, start) = (Clocks::read(), Instant::now());
         let mut system = system::start(&setup)?;
@@ -222,7 +227,7 @@ impl Stage {
             }
             sleep(every);
         };
-        Ok(Self { farm, receiver, system, readiness, names, clocks })
+        Ok(Self { farm, receiver, system, readiness, names, clocks, _slot: slot })
     }
 
     /// The system's processes now.

@@ -29,7 +29,7 @@ impl Nursery {
         if setup.web {
             config["web"] = json!({"listen": format!("127.0.0.1:{}", free_port())});
         }
-        let service = Service::start(&config);
+        let service = Service::start_in_slot(&config, setup.slot);
         Self { service, hop_s: f64::from(shape().hop) / f64::from(SAMPLE_RATE) }
     }
 }

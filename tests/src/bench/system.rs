@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{nursery::Nursery, rival::Rival};
-use crate::{processes::Process, receiver::Receiver};
+use crate::{processes::Process, receiver::Receiver, slot::Slot};
 
 /// Who listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +117,8 @@ pub struct Setup<'a> {
     pub rivals: &'a Rivals,
     /// nursery: with its page.
     pub web: bool,
+    /// The right to run it.
+    pub slot: &'a Slot,
 }
 
 /// Starts it. The error is one line.
