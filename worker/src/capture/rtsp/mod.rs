@@ -274,7 +274,9 @@ impl Camera {
         reception.tell_tracks().await;
         loop {
             // Nothing to look for: nobody need be woken for it.
-            let looking = wishes.borrow().video || reception.playing.encoded.has_video();
+            let wished = *wishes.borrow();
+            let wanted = reception.playing.offers_video && self.pictures.wanted(wished);
+            let looking = wanted || wished.video || reception.playing.encoded.has_video();
             tokio::select! {
                 biased;
                 item = reception.next() => if let Err(failure) = reception.take(item).await {
