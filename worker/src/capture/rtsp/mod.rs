@@ -106,10 +106,11 @@ impl Attempt for Camera {
 
 /// A session that plays.
 struct Playing {
+    /// Goes first, while the connection is the session's.
+    gathering: Gathering,
     frames: Demuxed,
     decoder: AudioDecoder,
     encoded: Encoded,
-    gathering: Gathering,
     /// The camera has pictures that can be asked for.
     offers_video: bool,
 }
@@ -190,7 +191,10 @@ impl Camera {
             .user_agent(user_agent)
             .session_group(Arc::clone(&self.group));
         let port = url.port().unwrap_or(554);
-        let others = gathering::connections(port);
+        // Through TLS every packet wakes this process anyway, and each would wait on loopback for the one before it to be
+        // acknowledged, which the kernel does late where nobody reads.
+        let gathers = self.transport == Transport::Tcp && self.url.scheme() != "rtsps";
+        let others = gathers.then(|| gathering::connections(port));
         let mut session = Session::describe(url, options).await.map_err(explain(Phase::Describe))?;
         let (index, decoder) = self.choose_audio(session.streams())?;
         let offered = encoded::choose_video(session.streams());
@@ -220,12 +224,11 @@ impl Camera {
         let config = streams.get(index).and_then(|s| audio::Track::from(s).aac).unwrap_or_default();
         let mut encoded = Encoded::new(decoder.track(config), pictures, streams);
         // None where another one was closed meanwhile and ours has its number: then it does not wait.
-        let ours = gathering::connections(port).difference(&others).next().copied();
-        let socket = ours.filter(|_| self.transport == Transport::Tcp);
+        let socket = others.and_then(|others| gathering::new_connection(port, &others));
         let gathering = Gathering::new(socket, decoder.is_constant());
         let offers_video = offered.is_ok();
         encoded.no_video = offered.err();
-        Ok(Playing { frames, decoder, encoded, gathering, offers_video })
+        Ok(Playing { gathering, frames, decoder, encoded, offers_video })
     }
 
     /// A way through TLS, since retina speaks `rtsp://` only.

@@ -216,14 +216,16 @@ impl<'a> Reception<'a> {
                     let packet = self.playing.encoded.audio(frame, timestamp::now_us());
                     self.link.send(SourceEvent::Media(Media::Packet(packet))).await;
                 }
+                // More than one packet's where one is missing before it.
                 let samples = self.samples.len() - before;
+                let its_own = samples.saturating_sub(self.playing.decoder.filled());
                 if samples > 0 {
                     let now = Instant::now();
                     self.started.get_or_insert_with(StdInstant::now);
                     self.due = now + STALL;
                     self.errors = 0;
                     let overhead = self.playing.decoder.overhead();
-                    self.playing.gathering.came(frame.data().len() + overhead, samples, now);
+                    self.playing.gathering.came(frame.data().len() + overhead, its_own, now);
                 }
                 Ok(())
             }
