@@ -4,6 +4,7 @@
 pub mod audio;
 mod encoded;
 mod explain;
+mod former;
 mod gathering;
 pub mod message;
 mod pictures;
@@ -11,14 +12,14 @@ mod reception;
 mod tls;
 pub mod tunnel;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures::StreamExt;
 use nursery_shared::config::{CameraConfig, Transport};
 use retina::{
     client::{
-        Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionGroup, SessionOptions,
-        SetupOptions, UdpTransportOptions,
+        Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions,
+        UdpTransportOptions,
     },
     codec::{CodecItem, FrameFormat},
 };
@@ -32,6 +33,7 @@ use super::{
 use audio::AudioDecoder;
 use encoded::Encoded;
 use explain::{Phase, Place};
+use former::Former;
 use gathering::Gathering;
 use pictures::{Pictures, Without};
 use reception::Reception;
@@ -43,15 +45,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Without audio for this long a session is given up; retina itself would wait for ever.
 const STALL: Duration = Duration::from_secs(5);
 
-/// For TEARDOWN when this process ends.
-const TEARDOWN: Duration = Duration::from_secs(1);
-
-/// Longest wait for sessions over TCP that the server may still hold for us: retina keeps track of them only for
-/// servers that are known to mix up old and new connections, for 65 s.
-const STALE_TCP: Duration = Duration::from_secs(70);
-
-/// Longest wait for sessions over UDP that the server did not confirm the end of; a new one has ports of its own.
-const STALE_UDP: Duration = Duration::from_secs(3);
+/// After this long in a session what is wrong in it from the beginning on has been seen.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether pictures are to be asked for, or no longer.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,7 +69,7 @@ struct Camera {
     /// The only certificate that is trusted, for `rtsps://`.
     fingerprint: Option<String>,
     /// The camera's sessions, to know when an old one is gone.
-    group: Arc<SessionGroup>,
+    former: Former,
     pictures: Pictures,
 }
 
@@ -90,8 +85,7 @@ pub fn prepare(config: &CameraConfig, url: &Url) {
 pub async fn run(config: &CameraConfig, url: Url, link: &SourceLink) {
     let camera = Camera::new(config, url);
     keep_trying(link, &camera).await;
-    // Dropping the session has started a TEARDOWN in the background; the server's answer is worth a moment.
-    let _ = timeout(TEARDOWN, camera.group.await_teardown()).await;
+    camera.former.goodbye().await;
 }
 
 impl Attempt for Camera {
@@ -136,14 +130,14 @@ impl Camera {
         let _ = url.set_username("");
         let _ = url.set_password(None);
         let place = Place::new(&url, credentials.is_some(), config.transport);
-        let group = Arc::new(SessionGroup::default().named(config.name.clone()));
+        let former = Former::new(&config.name, config.transport);
         let fingerprint = config.tls_fingerprint.clone();
         let pictures = Pictures::new(config.video);
-        Self { url, place, credentials, transport: config.transport, fingerprint, group, pictures }
+        Self { url, place, credentials, transport: config.transport, fingerprint, former, pictures }
     }
 
     async fn listen(&self, link: &SourceLink) -> Failure {
-        self.wait_out_stale_sessions().await;
+        self.former.wait_out(&self.place).await;
         let mut phase = Phase::Resolve;
         let video = self.pictures.due(link.wishes(), Instant::now());
         let playing = match timeout(CONNECT, self.play(&mut phase, video)).await {
@@ -154,26 +148,6 @@ impl Camera {
         link.send(SourceEvent::Connected).await;
         tracing::info!("{}: playing {}", self.place, playing.decoder.describe());
         self.receive(playing, link).await
-    }
-
-    /// A server may hold sessions that it did not see the end of; some answer a new one with nothing until
-    /// those are gone.
-    async fn wait_out_stale_sessions(&self) {
-        let stale = self.group.stale_sessions();
-        if stale.num_sessions == 0 {
-            return;
-        }
-        let longest = if self.transport == Transport::Udp { STALE_UDP } else { STALE_TCP };
-        let left =
-            stale.max_expires.map_or(longest, |at| at.saturating_duration_since(Instant::now())).min(longest);
-        tracing::info!(
-            "{}: waiting up to {:.0} s for the server to forget {} old session(s)",
-            self.place,
-            left.as_secs_f64(),
-            stale.num_sessions
-        );
-        // Whether they are gone or not, another attempt is due then.
-        let _ = timeout(left, self.group.await_stale_sessions(&stale)).await;
     }
 
     async fn play(&self, phase: &mut Phase, video: bool) -> Result<Playing, String> {
@@ -189,7 +163,7 @@ impl Camera {
         let options = SessionOptions::default()
             .creds(credentials)
             .user_agent(user_agent)
-            .session_group(Arc::clone(&self.group));
+            .session_group(self.former.group());
         let port = url.port().unwrap_or(554);
         // Through TLS every packet wakes this process anyway, and each would wait on loopback for the one before it to be
         // acknowledged, which the kernel does late where nobody reads.
