@@ -35,16 +35,29 @@ pub fn new_connection(port: u16, before: &BTreeSet<RawFd>) -> Option<RawFd> {
     new.next().copied().filter(|_| new.next().is_none())
 }
 
+/// What tells the address of a socket, its own or its peer's.
+type AddressOf = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
 fn peer_port(fd: RawFd) -> Option<u16> {
+    port(fd, libc::getpeername)
+}
+
+/// This end's port of a connection.
+pub fn own_port(fd: RawFd) -> Option<u16> {
+    port(fd, libc::getsockname)
+}
+
+fn port(fd: RawFd, address_of: AddressOf) -> Option<u16> {
     // SAFETY: zeros are a valid value of it.
-    let mut peer: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    let mut length = size_of_val(&peer) as libc::socklen_t;
+    let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the address and its length are there for as long as the call takes, and it writes no more than that; a
     // number that is no socket is an error.
-    let outcome = unsafe { libc::getpeername(fd, std::ptr::from_mut(&mut peer).cast(), &mut length) };
-    let family = i32::from(peer.sin6_family);
+    let outcome = unsafe { address_of(fd, std::ptr::from_mut(&mut address).cast(), &mut length) };
+    let family = i32::from(address.sin6_family);
     // The port of a `sockaddr_in` is in the same place.
-    (outcome == 0 && [libc::AF_INET, libc::AF_INET6].contains(&family)).then(|| u16::from_be(peer.sin6_port))
+    (outcome == 0 && [libc::AF_INET, libc::AF_INET6].contains(&family))
+        .then(|| u16::from_be(address.sin6_port))
 }
 
 /// What is known of one session's packets, and what the socket waits for.

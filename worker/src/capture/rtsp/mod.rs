@@ -3,6 +3,7 @@
 
 pub mod audio;
 mod encoded;
+mod entrance;
 mod explain;
 mod former;
 mod gathering;
@@ -71,6 +72,12 @@ struct Camera {
     /// The camera's sessions, to know when an old one is gone.
     former: Former,
     pictures: Pictures,
+}
+
+/// Opens the port of this host that sessions connect to, where they go through TLS; the cage must let them.
+pub fn entrance(url: &Url) -> Option<u16> {
+    // That there may be none is said when it is needed.
+    (url.scheme() == "rtsps").then(|| entrance::entrance().ok().map(|e| e.address().port())).flatten()
 }
 
 /// Reads what a camera takes that this process cannot read later.
@@ -153,11 +160,11 @@ impl Camera {
     async fn play(&self, phase: &mut Phase, video: bool) -> Result<Playing, String> {
         self.place.resolve().await?;
         *phase = Phase::Describe;
-        let (url, credentials, user_agent) = if self.url.scheme() == "rtsps" {
+        let (url, credentials, user_agent, _waiting) = if self.url.scheme() == "rtsps" {
             let tunnel = self.tunnel().await?;
-            (tunnel.url, None, tunnel.user_agent)
+            (tunnel.url, None, tunnel.user_agent, Some(tunnel.waiting))
         } else {
-            (self.url.clone(), self.credentials.clone(), USER_AGENT.to_owned())
+            (self.url.clone(), self.credentials.clone(), USER_AGENT.to_owned(), None)
         };
         let explain = |phase| move |e: retina::Error| self.place.explain(phase, &e);
         let options = SessionOptions::default()
