@@ -194,6 +194,20 @@ fn every_tool_of_the_encoder_is_understood() {
 }
 
 #[test]
+fn a_program_configuration_in_a_frame_costs_nothing() {
+    let dir = TempDir::new();
+    let options = ["-aac_pce", "1", "-b:a", "96k", "-aac_pns", "0", "-aac_is", "0"];
+    let Some(mut encoded) = encode(dir.path(), SOUND, 48_000, 2, &options) else {
+        skip!("ffmpeg is not installed")
+    };
+    // Its header says that a program does, and the first frame begins with that.
+    assert_eq!((encoded.config, encoded.frames[0][0] >> 5), ([0x11, 0x80], 5));
+    encoded.config = [0x11, 0x90];
+    let nearness = nearness(&encoded);
+    assert!(nearness > 60.0, "{nearness:.1} dB");
+}
+
+#[test]
 fn noise_that_is_only_described_is_as_loud_as_it_should_be() {
     let dir = TempDir::new();
     let options = ["-b:a", "48k", "-aac_pns", "1", "-aac_tns", "0", "-aac_is", "0"];

@@ -1,7 +1,7 @@
 //! Cameras that are wrong, rude or gone: each says what is wrong with it, and disturbs no other.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use nix::sys::signal::Signal;
 use nursery_shared::status::CameraState;
@@ -114,6 +114,23 @@ fn a_camera_that_hangs_up_or_goes_away_is_heard_again_when_it_is_back() {
     service.wait_error("crib", &["refused"]);
     assert_ne!(service.camera("crib").state, CameraState::Live);
     rtsp.come_back();
+    service.wait_live(&["crib"]);
+    service.wait_windows("crib", 6);
+    assert_eq!(service.worker("capture:crib").restarts, 0);
+}
+
+#[test]
+fn an_encoder_that_begins_anew_within_a_session_is_heard_again_soon() {
+    let rtsp = RtspCamera::start(Codec::Pcmu);
+    let service = Service::start(&config([camera("crib", rtsp.url())], []));
+    service.wait_live(&["crib"]);
+    service.wait_windows("crib", 8);
+    rtsp.set_fault(Fault::OtherSource);
+    // Its packets are those of a stranger until the session is given up; the camera has answered to its end, so that
+    // nothing is left there to be waited for (a minute and more, where it is not known).
+    nursery_tests::wait::until("another session", Duration::from_secs(20), || {
+        (rtsp.count("TEARDOWN") == 1 && rtsp.count("PLAY") == 2).then_some(())
+    });
     service.wait_live(&["crib"]);
     service.wait_windows("crib", 6);
     assert_eq!(service.worker("capture:crib").restarts, 0);

@@ -12,7 +12,7 @@ use nursery_shared::{
 };
 use nursery_tests::{
     bare_worker::{BareWorker, MediaEnd},
-    rtsp_camera::{Codec, RtspCamera, Setup, film},
+    rtsp_camera::{Codec, Fault, RtspCamera, Setup, film},
     skip, wait,
 };
 
@@ -132,6 +132,33 @@ fn a_camera_that_takes_one_session_is_heard_and_says_why_it_is_not_seen() {
     assert!(tracks(&mut media).video.is_some());
     assert!(packet(&mut media, Kind::Video).data.len() > 10);
     assert_eq!((camera.connected(), camera.most_playing()), (1, 1));
+}
+
+#[test]
+fn a_camera_whose_pictures_are_always_wanted_is_asked_for_them_again_after_they_failed() {
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let camera = RtspCamera::with(Setup { film: Some(film), fault: Fault::NoPictures, ..Setup::default() });
+    let mut worker = capture(&camera.url(), r#", "video": "always""#);
+    while !matches!(worker.receive(), FromWorker::Window(_)) {}
+    assert_eq!(camera.tracks_set_up(), ["audio", "video", "audio"]);
+    camera.set_fault(Fault::None);
+    let said = worker.read_on();
+    // Who only listens is told why there are none.
+    let mut media = worker.connect();
+    let until = Instant::now() + wait::PATIENCE;
+    let why = media.wait_for(|m| match m {
+        FromCapture::Tracks(t) => t.no_video,
+        _ if Instant::now() < until => None,
+        _ => panic!("it is never told why"),
+    });
+    assert!(why.contains("453") && why.contains("again in 30 s"), "{why}");
+    // Nobody looks, and they come.
+    drop(media);
+    wait::until("pictures", wait::PATIENCE, || {
+        (camera.tracks_set_up().len() == 5 && camera.playing() == 1).then_some(())
+    });
+    assert_eq!(camera.tracks_set_up()[3..], ["audio", "video"]);
+    assert_heard_without_gap(&ends(&said.lock().unwrap()));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use nursery_tests::{
     receiver::{Answer, Receiver},
     rtsp_camera::{Codec, Fault, RtspCamera, Setup},
     service::{Service, camera, config},
-    wait::PATIENCE,
+    wait::{self, PATIENCE},
 };
 
 #[test]
@@ -43,6 +43,21 @@ fn a_service_with_frozen_cameras_a_frozen_worker_and_a_deaf_receiver_stops_withi
     assert!(stopped.workers.len() >= 8, "{:?}", stopped.workers);
     all_gone(&stopped.workers, Duration::from_secs(2)).expect("no process is left");
     assert!(!service.socket().exists(), "the socket was left behind");
+}
+
+#[test]
+fn the_answer_to_goodbye_is_heard_at_once_by_who_waits_for_a_window() {
+    let crib = RtspCamera::start(Codec::Pcmu);
+    let mut service = Service::start(&config([camera("crib", crib.url())], []));
+    service.wait_live(&["crib"]);
+    // Packets gather from two seconds of audio on.
+    service.wait_windows("crib", 14);
+    assert!(service.stop().status.success());
+    // The camera leaves the end of the connection to its client, which would wait for a second.
+    let goodbyes = wait::until("the end of the connection", PATIENCE, || {
+        Some(crib.goodbyes()).filter(|all| !all.is_empty())
+    });
+    assert!(goodbyes.len() == 1 && goodbyes[0] < Duration::from_millis(500), "{goodbyes:?}");
 }
 
 #[test]

@@ -47,6 +47,8 @@ struct Connection<'a> {
     audio: Option<Carrier>,
     video: Option<Carrier>,
     playing: bool,
+    /// When goodbye was answered.
+    goodbye: Option<Instant>,
     /// Tells the thread that sends media to end.
     over: Arc<AtomicBool>,
 }
@@ -63,6 +65,7 @@ pub fn serve(camera: &Arc<Shared>, stream: TcpStream) {
         audio: None,
         video: None,
         playing: false,
+        goodbye: None,
         over: Arc::clone(&over),
     };
     let mut reading = BufReader::new(reading);
@@ -75,6 +78,9 @@ pub fn serve(camera: &Arc<Shared>, stream: TcpStream) {
     }
     over.store(true, Ordering::SeqCst);
     connection.stop_playing();
+    if let Some(goodbye) = connection.goodbye {
+        camera.goodbyes.lock().unwrap().push(goodbye.elapsed());
+    }
     let _ = reading.get_ref().shutdown(Shutdown::Both);
 }
 
@@ -99,7 +105,9 @@ impl Connection<'_> {
             "TEARDOWN" => {
                 self.over.store(true, Ordering::SeqCst);
                 self.stop_playing();
-                self.reply(request, "200 OK", SESSION, "")
+                self.reply(request, "200 OK", SESSION, "")?;
+                self.goodbye = Some(Instant::now());
+                Ok(())
             }
             _ => self.reply(request, "501 Not Implemented", "", ""),
         }
@@ -192,6 +200,9 @@ impl Connection<'_> {
     }
 
     fn set_up(&mut self, request: &Request) -> io::Result<()> {
+        if self.camera.fault() == Fault::NoPictures && request.uri.ends_with("/video") {
+            return self.reply(request, "453 Not Enough Bandwidth", SESSION, "");
+        }
         let wanted = request.header("transport").unwrap_or_default();
         let (carrier, transport) = if wanted.contains("TCP") {
             let channel = value(wanted, "interleaved").unwrap_or(0) as u8;
@@ -301,6 +312,7 @@ fn send_media(
 ) {
     let period = Duration::from_millis(Packetiser::PERIOD_MS);
     let mut due = Instant::now();
+    let mut anew = camera.fault() == Fault::OtherSource;
     for count in 0_u64.. {
         if over.load(Ordering::SeqCst) {
             return;
@@ -312,6 +324,9 @@ fn send_media(
             continue;
         }
         let broken = fault == Fault::CorruptMedia && count.is_multiple_of(5);
+        if std::mem::replace(&mut anew, fault == Fault::OtherSource) != (fault == Fault::OtherSource) {
+            packetiser.begin_anew();
+        }
         let mut packet = packetiser.next(&camera.microphone, broken);
         let sent = match carrier {
             Carrier::Udp { .. } => carrier.send(stream, &packet),

@@ -111,6 +111,7 @@ pub struct Packetiser {
     codec: Codec,
     sequence: u16,
     timestamp: u32,
+    source: u32,
     random: fastrand::Rng,
 }
 
@@ -120,7 +121,12 @@ impl Packetiser {
 
     /// Starts at these values, as told in the answer to PLAY.
     pub fn new(codec: Codec, sequence: u16, timestamp: u32) -> Self {
-        Self { codec, sequence, timestamp, random: fastrand::Rng::with_seed(2) }
+        Self { codec, sequence, timestamp, source: 0x5eed_cafe, random: fastrand::Rng::with_seed(2) }
+    }
+
+    /// What follows is of another source.
+    pub fn begin_anew(&mut self) {
+        self.source = self.source.wrapping_add(1);
     }
 
     /// The next packet; `broken`: one that no receiver can read.
@@ -130,7 +136,7 @@ impl Packetiser {
         let mut packet = vec![0x80, payload_type];
         packet.extend_from_slice(&self.sequence.to_be_bytes());
         packet.extend_from_slice(&self.timestamp.to_be_bytes());
-        packet.extend_from_slice(&0x5eed_cafe_u32.to_be_bytes());
+        packet.extend_from_slice(&self.source.to_be_bytes());
         packet.extend_from_slice(&self.codec.encode(&samples));
         if broken {
             // An odd number of random bytes is no L16, and hardly anything in other encodings.

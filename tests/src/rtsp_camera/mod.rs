@@ -33,6 +33,8 @@ pub enum Fault {
     NotFound,
     /// Offers video only.
     NoAudio,
+    /// Offers video, but does not set it up.
+    NoPictures,
     /// Offers audio in this encoding (an SDP `rtpmap` such as `SPEEX/16000`) and sends none.
     Encoding(&'static str),
     /// Keeps the connection and answers, but sends no media.
@@ -41,6 +43,8 @@ pub enum Fault {
     Freeze,
     /// Sends packets of which every fifth is broken.
     CorruptMedia,
+    /// Sends as another source (SSRC) than before, as an encoder does that began anew.
+    OtherSource,
     /// Answers DESCRIBE with random bytes.
     GarbageAnswer,
     /// Writes random bytes where media should be.
@@ -102,6 +106,7 @@ struct Shared {
     playing: AtomicUsize,
     most_playing: AtomicUsize,
     requests: Mutex<Vec<(String, String)>>,
+    goodbyes: Mutex<Vec<Duration>>,
 }
 
 impl RtspCamera {
@@ -125,6 +130,7 @@ impl RtspCamera {
             playing: AtomicUsize::new(0),
             most_playing: AtomicUsize::new(0),
             requests: Mutex::default(),
+            goodbyes: Mutex::default(),
         });
         let camera = Self { shared, accepting: Mutex::new(None) };
         camera.accept_on(listener);
@@ -197,6 +203,11 @@ impl RtspCamera {
     /// How often this method was requested so far.
     pub fn count(&self, method: &str) -> usize {
         self.shared.requests.lock().unwrap().iter().filter(|(m, _)| m == method).count()
+    }
+
+    /// How long each client that said goodbye kept its connection after it was answered.
+    pub fn goodbyes(&self) -> Vec<Duration> {
+        self.shared.goodbyes.lock().unwrap().clone()
     }
 
     /// The tracks that were set up so far, by their names (`audio`, `video`).

@@ -92,12 +92,15 @@ pub fn run() -> Result<(), String> {
         Some(_) => return Err("the supervisor's first message was not a configuration".into()),
     };
     let source = camera.source.parse().map_err(|e| format!("source {}: {e}", camera.source.redacted()))?;
-    let plan = Plan::capture(&camera, &source);
+    let mut plan = Plan::capture(&camera, &source);
     // A program of the configuration may have files of its own.
     if !plan.programs {
         limit_files();
     }
     let source = Ready::from(source);
+    if let Ready::Rtsp(url) = &source {
+        plan.reach = plan.reach.ports(rtsp::entrance(url));
+    }
     cage.confine(&plan);
     let (inbox, outbox) = link.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -26,6 +26,10 @@ fn seeds() -> Vec<Vec<u8>> {
     // A pair of silent channels, and a single one, each with windows of their own without bands.
     let pair = [0x20, 0x32, 0x00, 0x01, 0x90, 0x00, 0x0e];
     let single = [0x00, 0xc8, 0x00, 0x07, 0x00];
+    // The end alone; and a program configuration of one pair, with a comment of two bytes, before the pair.
+    let nothing = [0xe0];
+    let program =
+        [0xa0, 0x98, 0x80, 0x00, 0x04, 0x00, 0x02, 0xaa, 0xcc, 0x20, 0x32, 0x00, 0x01, 0x90, 0x00, 0x0e];
     let input = |kind: u8, frame: &[u8]| {
         let mut input = vec![kind];
         for _ in 0..3 {
@@ -34,7 +38,13 @@ fn seeds() -> Vec<Vec<u8>> {
         }
         input
     };
-    vec![input(3 << 1 | 1, &pair), input(8 << 1, &single), input(5 << 1 | 1, &pair)]
+    vec![
+        input(3 << 1 | 1, &pair),
+        input(8 << 1, &single),
+        input(5 << 1 | 1, &pair),
+        input(3 << 1 | 1, &nothing),
+        input(3 << 1 | 1, &program),
+    ]
 }
 
 fn check(input: &[u8]) -> Verdict {

@@ -11,6 +11,7 @@ mod channel;
 mod codebooks;
 mod huffman;
 mod layout;
+mod program;
 mod spectrum;
 mod tns;
 mod transform;
@@ -109,31 +110,33 @@ impl Decoder {
     /// # Errors
     /// See [`Failure`].
     pub fn decode(&mut self, frame: &[u8], out: &mut Vec<f32>) -> Result<(), Failure> {
-        self.read(frame)?;
-        self.spectrum.next();
-        if self.config.channels == 1 {
-            self.transform_single();
-        } else {
-            self.transform_pair();
-        }
-        for (before, channel) in self.before.iter_mut().zip(self.channels.iter()) {
-            *before = channel.info.shape;
+        if self.read(frame)? {
+            self.spectrum.next();
+            if self.config.channels == 1 {
+                self.transform_single();
+            } else {
+                self.transform_pair();
+            }
+            for (before, channel) in self.before.iter_mut().zip(self.channels.iter()) {
+                *before = channel.info.shape;
+            }
         }
         self.transform.take(out);
         Ok(())
     }
 
-    fn read(&mut self, frame: &[u8]) -> Result<(), Failure> {
+    /// True where there is anything to be heard: encoders that are muted may write frames of nothing.
+    fn read(&mut self, frame: &[u8]) -> Result<bool, Failure> {
         const TAG: u32 = 4;
         let (bits, layout) = (&mut Bits::new(frame), &self.layout);
         let mut heard = false;
         loop {
-            if bits.is_over() {
+            if bits.position() + 3 > frame.len() * 8 {
+                // Not everybody says that it ends.
+                if heard && !bits.is_over() {
+                    break;
+                }
                 return Err(Failure::Corrupt("it ends early"));
-            }
-            // Not everybody says that it ends.
-            if heard && bits.position() + 3 > frame.len() * 8 {
-                break;
             }
             match bits.read(3) {
                 0 if self.config.channels == 1 && !heard => {
@@ -157,7 +160,7 @@ impl Decoder {
                     }
                     bits.skip_bytes(count + more);
                 }
-                5 => return Err(Failure::Unknown("a program configuration")),
+                5 => program::skip(bits),
                 6 => {
                     let count = bits.read(4) as usize;
                     let more = if count == 15 { bits.read(8) as usize } else { 1 };
@@ -166,7 +169,7 @@ impl Decoder {
                 _ => break,
             }
         }
-        if heard { Ok(()) } else { Err(Failure::Corrupt("it has no audio")) }
+        Ok(heard)
     }
 
     fn transform_single(&mut self) {

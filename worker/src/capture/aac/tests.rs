@@ -92,22 +92,77 @@ fn packet(bits: &str) -> Vec<u8> {
 
 #[test]
 fn silence_is_silent_and_other_channels_are_not_known() {
-    // A pair, both with windows of their own, no bands.
-    let mut bits = "0010000".to_owned() + "0";
-    for _ in 0..2 {
-        bits += "01100100";
-        // Long windows without bands.
-        bits += "0000";
-        bits += "000000";
-        bits += "0";
-        bits += "000";
-    }
-    bits += "111";
+    let bits = silent_pair() + "111";
     let (mut decoder, mut out) = (Decoder::new(&STEREO).unwrap(), Vec::new());
     assert_eq!(decoder.decode(&packet(&bits), &mut out), Ok(()));
     assert!(out.len() == 512 && out.iter().all(|x| *x == 0.0));
     let mut single = "0000000".to_owned();
     silent_channel(&mut single);
     assert!(matches!(decoder.decode(&packet(&single), &mut out), Err(Failure::Unknown(_))));
-    assert_eq!(decoder.decode(&packet("111"), &mut out), Err(Failure::Corrupt("it has no audio")));
+}
+
+/// A pair of channels with windows of their own, without bands.
+fn silent_pair() -> String {
+    "0010000".to_owned() + "0" + &("01100100".to_owned() + "0000" + "000000" + "0" + "000").repeat(2)
+}
+
+#[test]
+fn a_frame_of_nothing_is_as_long_as_any_other() {
+    // Its end alone; behind padding; behind bytes of somebody else's.
+    let padding = "110".to_owned() + "0010" + "00000000" + "00000000" + "111";
+    let data = "100".to_owned() + "0000" + "0" + "00000001" + "10101010" + "111";
+    for (config, frames) in frames() {
+        let mut decoder = Decoder::new(&config).unwrap();
+        let length = 1024 / decoder.layout.divisor;
+        for nothing in ["111", &padding, &data] {
+            let mut out = Vec::new();
+            for frame in &frames {
+                decoder.decode(frame, &mut out).unwrap();
+            }
+            out.clear();
+            // What the frame before has left fades out in the first.
+            for _ in 0..3 {
+                assert_eq!(decoder.decode(&packet(nothing), &mut out), Ok(()), "{nothing}");
+            }
+            assert_eq!(out.len(), 3 * length);
+            assert!(out[..length].iter().any(|x| *x != 0.0) && out[length..].iter().all(|x| *x == 0.0));
+        }
+        // What breaks off is none.
+        for broken in [&[][..], &packet(&padding[..10]), &packet(&data[..20])] {
+            assert!(decoder.decode(broken, &mut Vec::new()).is_err(), "{broken:x?}");
+        }
+    }
+}
+
+#[test]
+fn a_program_configuration_is_passed_over() {
+    // What comes before it moves where bytes begin in it: nothing, or padding.
+    for before in ["", "1100000", "110000100000000"] {
+        let mut bits = before.to_owned();
+        // A program configuration, the first one, LC, 48 kHz.
+        let first = [(3, 5), (4, 0), (2, 1), (4, 3)];
+        // Elements in front, beside and behind, of low frequency, of data, of coupling.
+        let counts = [(4, 2), (4, 1), (4, 1), (2, 1), (3, 2), (4, 1)];
+        // Mixed down to mono by an element, not to stereo, by a matrix.
+        let mixed = [(1, 1), (4, 7), (1, 0), (1, 1), (2, 3), (1, 1)];
+        let elements = [5, 5, 5, 5, 4, 4, 4, 5].map(|width| (width, 11));
+        for (width, value) in first.into_iter().chain(counts).chain(mixed).chain(elements) {
+            bits += &format!("{value:0width$b}");
+        }
+        bits += &"0".repeat((8 - bits.len() % 8) % 8);
+        bits += &format!("{:08b}", 2);
+        let broken = bits.clone();
+        bits += "1010101011001100";
+        bits += &silent_pair();
+        bits += "111";
+        let (mut decoder, mut out) = (Decoder::new(&STEREO).unwrap(), Vec::new());
+        assert_eq!(decoder.decode(&packet(&bits), &mut out), Ok(()), "{before}");
+        assert!(out.len() == 512 && out.iter().all(|x| *x == 0.0));
+        // All that it says of itself must be there.
+        assert_eq!(decoder.decode(&packet(&broken), &mut out), Err(Failure::Corrupt("it ends early")));
+        assert_eq!(out.len(), 512);
+    }
+    // Coupling itself is not known.
+    let coupling = Decoder::new(&STEREO).unwrap().decode(&packet("0100000000000000"), &mut Vec::new());
+    assert!(matches!(coupling, Err(Failure::Unknown(_))));
 }

@@ -244,6 +244,11 @@ pub fn is_of_one_packet(error: &retina::Error) -> bool {
     error.to_string().contains("\npkt: ")
 }
 
+/// True where a packet is not of the source (SSRC) whose packets came before.
+pub fn is_of_other_source(error: &retina::Error) -> bool {
+    error.to_string().contains("wrong ssrc")
+}
+
 /// True where bytes came that are no RTSP.
 pub fn is_corrupt(error: &retina::Error) -> bool {
     error.to_string().starts_with("RTSP framing error")

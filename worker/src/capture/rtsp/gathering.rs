@@ -28,22 +28,42 @@ pub fn connections(port: u16) -> BTreeSet<RawFd> {
     (0..DESCRIPTORS).filter(|fd| peer_port(*fd) == Some(port)).collect()
 }
 
+/// The one among them that was not there `before`; none where there are several, of which another may be the session's.
+pub fn new_connection(port: u16, before: &BTreeSet<RawFd>) -> Option<RawFd> {
+    let now = connections(port);
+    let mut new = now.difference(before);
+    new.next().copied().filter(|_| new.next().is_none())
+}
+
+/// What tells the address of a socket, its own or its peer's.
+type AddressOf = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
 fn peer_port(fd: RawFd) -> Option<u16> {
+    port(fd, libc::getpeername)
+}
+
+/// This end's port of a connection.
+pub fn own_port(fd: RawFd) -> Option<u16> {
+    port(fd, libc::getsockname)
+}
+
+fn port(fd: RawFd, address_of: AddressOf) -> Option<u16> {
     // SAFETY: zeros are a valid value of it.
-    let mut peer: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    let mut length = size_of_val(&peer) as libc::socklen_t;
+    let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the address and its length are there for as long as the call takes, and it writes no more than that; a
     // number that is no socket is an error.
-    let outcome = unsafe { libc::getpeername(fd, std::ptr::from_mut(&mut peer).cast(), &mut length) };
-    let family = i32::from(peer.sin6_family);
+    let outcome = unsafe { address_of(fd, std::ptr::from_mut(&mut address).cast(), &mut length) };
+    let family = i32::from(address.sin6_family);
     // The port of a `sockaddr_in` is in the same place.
-    (outcome == 0 && [libc::AF_INET, libc::AF_INET6].contains(&family)).then(|| u16::from_be(peer.sin6_port))
+    (outcome == 0 && [libc::AF_INET, libc::AF_INET6].contains(&family))
+        .then(|| u16::from_be(address.sin6_port))
 }
 
 /// What is known of one session's packets, and what the socket waits for.
 pub struct Gathering {
     socket: Option<RawFd>,
-    /// Bytes of the stream that the socket waits for now.
+    /// Bytes of the stream that the socket waits for now; 0: not known yet.
     threshold: i32,
     /// Samples (16 kHz) and bytes of a packet, of late.
     samples: f32,
@@ -62,10 +82,10 @@ impl Gathering {
     /// `socket`: the session's connection, as long as the session lasts; none: packets are taken as they come. `exact`:
     /// its packets are all of one size.
     pub fn new(socket: Option<RawFd>, exact: bool) -> Self {
-        Self { socket, threshold: 1, samples: 0.0, bytes: 0.0, exact, since: None, fresh: false, look: None }
+        Self { socket, threshold: 0, samples: 0.0, bytes: 0.0, exact, since: None, fresh: false, look: None }
     }
 
-    /// A packet of so many bytes of the connection became so many samples.
+    /// A packet of so many bytes of the connection became so many samples (silence before it is none of them).
     pub fn came(&mut self, bytes: usize, samples: usize, now: Instant) {
         self.since.get_or_insert(now);
         self.fresh = true;
@@ -129,6 +149,13 @@ impl Gathering {
     }
 }
 
+impl Drop for Gathering {
+    /// The session says goodbye then, and the answer is short.
+    fn drop(&mut self) {
+        self.lift();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -156,7 +183,11 @@ mod tests {
         assert!(connections(port).is_empty());
         let ours = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (theirs, _) = listener.accept().unwrap();
-        assert_eq!(connections(port).into_iter().collect::<Vec<_>>(), [ours.as_raw_fd()]);
+        assert_eq!(new_connection(port, &BTreeSet::new()), Some(ours.as_raw_fd()));
+        assert_eq!(new_connection(port, &connections(port)), None);
+        let another = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(new_connection(port, &BTreeSet::new()), None);
+        assert_eq!(new_connection(port, &BTreeSet::from([another.as_raw_fd()])), Some(ours.as_raw_fd()));
         let mut gathering = Gathering::new(Some(ours.as_raw_fd()), true);
         let begun = Instant::now();
         for n in 0..200 {
@@ -193,6 +224,27 @@ mod tests {
         assert!(is_readable(&ours, 10_000));
         // It stays so until something has come.
         assert!(gathering.wait(Some(4_000), now).is_none());
+    }
+
+    #[test]
+    fn who_lets_go_of_a_session_hears_the_answer_to_goodbye() {
+        let (ours, mut theirs, mut gathering, now) = connect();
+        assert!(gathering.wait(Some(4_000), now).is_some());
+        theirs.write_all(&[0; 80]).unwrap();
+        assert!(!is_readable(&ours, 100), "it wakes too early");
+        drop(gathering);
+        assert!(is_readable(&ours, 10_000));
+    }
+
+    #[test]
+    fn what_another_session_left_at_a_socket_of_this_number_is_lifted() {
+        let (ours, mut theirs, mut former, now) = connect();
+        assert!(former.wait(Some(4_000), now).is_some());
+        std::mem::forget(former);
+        let mut gathering = Gathering::new(Some(ours.as_raw_fd()), true);
+        assert!(gathering.wait(None, now).is_none());
+        theirs.write_all(&[0]).unwrap();
+        assert!(is_readable(&ours, 10_000));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 pub mod audio;
 mod encoded;
+mod entrance;
 mod explain;
+mod former;
 mod gathering;
 pub mod message;
 mod pictures;
@@ -11,14 +13,14 @@ mod reception;
 mod tls;
 pub mod tunnel;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures::StreamExt;
 use nursery_shared::config::{CameraConfig, Transport};
 use retina::{
     client::{
-        Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionGroup, SessionOptions,
-        SetupOptions, UdpTransportOptions,
+        Credentials, Demuxed, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions,
+        UdpTransportOptions,
     },
     codec::{CodecItem, FrameFormat},
 };
@@ -32,6 +34,7 @@ use super::{
 use audio::AudioDecoder;
 use encoded::Encoded;
 use explain::{Phase, Place};
+use former::Former;
 use gathering::Gathering;
 use pictures::{Pictures, Without};
 use reception::Reception;
@@ -43,15 +46,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Without audio for this long a session is given up; retina itself would wait for ever.
 const STALL: Duration = Duration::from_secs(5);
 
-/// For TEARDOWN when this process ends.
-const TEARDOWN: Duration = Duration::from_secs(1);
-
-/// Longest wait for sessions over TCP that the server may still hold for us: retina keeps track of them only for
-/// servers that are known to mix up old and new connections, for 65 s.
-const STALE_TCP: Duration = Duration::from_secs(70);
-
-/// Longest wait for sessions over UDP that the server did not confirm the end of; a new one has ports of its own.
-const STALE_UDP: Duration = Duration::from_secs(3);
+/// After this long in a session what is wrong in it from the beginning on has been seen.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether pictures are to be asked for, or no longer.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,8 +70,14 @@ struct Camera {
     /// The only certificate that is trusted, for `rtsps://`.
     fingerprint: Option<String>,
     /// The camera's sessions, to know when an old one is gone.
-    group: Arc<SessionGroup>,
+    former: Former,
     pictures: Pictures,
+}
+
+/// Opens the port of this host that sessions connect to, where they go through TLS; the cage must let them.
+pub fn entrance(url: &Url) -> Option<u16> {
+    // That there may be none is said when it is needed.
+    (url.scheme() == "rtsps").then(|| entrance::entrance().ok().map(|e| e.address().port())).flatten()
 }
 
 /// Reads what a camera takes that this process cannot read later.
@@ -90,8 +92,7 @@ pub fn prepare(config: &CameraConfig, url: &Url) {
 pub async fn run(config: &CameraConfig, url: Url, link: &SourceLink) {
     let camera = Camera::new(config, url);
     keep_trying(link, &camera).await;
-    // Dropping the session has started a TEARDOWN in the background; the server's answer is worth a moment.
-    let _ = timeout(TEARDOWN, camera.group.await_teardown()).await;
+    camera.former.goodbye().await;
 }
 
 impl Attempt for Camera {
@@ -106,10 +107,11 @@ impl Attempt for Camera {
 
 /// A session that plays.
 struct Playing {
+    /// Goes first, while the connection is the session's.
+    gathering: Gathering,
     frames: Demuxed,
     decoder: AudioDecoder,
     encoded: Encoded,
-    gathering: Gathering,
     /// The camera has pictures that can be asked for.
     offers_video: bool,
 }
@@ -135,14 +137,14 @@ impl Camera {
         let _ = url.set_username("");
         let _ = url.set_password(None);
         let place = Place::new(&url, credentials.is_some(), config.transport);
-        let group = Arc::new(SessionGroup::default().named(config.name.clone()));
+        let former = Former::new(&config.name, config.transport);
         let fingerprint = config.tls_fingerprint.clone();
         let pictures = Pictures::new(config.video);
-        Self { url, place, credentials, transport: config.transport, fingerprint, group, pictures }
+        Self { url, place, credentials, transport: config.transport, fingerprint, former, pictures }
     }
 
     async fn listen(&self, link: &SourceLink) -> Failure {
-        self.wait_out_stale_sessions().await;
+        self.former.wait_out(&self.place).await;
         let mut phase = Phase::Resolve;
         let video = self.pictures.due(link.wishes(), Instant::now());
         let playing = match timeout(CONNECT, self.play(&mut phase, video)).await {
@@ -155,42 +157,25 @@ impl Camera {
         self.receive(playing, link).await
     }
 
-    /// A server may hold sessions that it did not see the end of; some answer a new one with nothing until
-    /// those are gone.
-    async fn wait_out_stale_sessions(&self) {
-        let stale = self.group.stale_sessions();
-        if stale.num_sessions == 0 {
-            return;
-        }
-        let longest = if self.transport == Transport::Udp { STALE_UDP } else { STALE_TCP };
-        let left =
-            stale.max_expires.map_or(longest, |at| at.saturating_duration_since(Instant::now())).min(longest);
-        tracing::info!(
-            "{}: waiting up to {:.0} s for the server to forget {} old session(s)",
-            self.place,
-            left.as_secs_f64(),
-            stale.num_sessions
-        );
-        // Whether they are gone or not, another attempt is due then.
-        let _ = timeout(left, self.group.await_stale_sessions(&stale)).await;
-    }
-
     async fn play(&self, phase: &mut Phase, video: bool) -> Result<Playing, String> {
         self.place.resolve().await?;
         *phase = Phase::Describe;
-        let (url, credentials, user_agent) = if self.url.scheme() == "rtsps" {
+        let (url, credentials, user_agent, _waiting) = if self.url.scheme() == "rtsps" {
             let tunnel = self.tunnel().await?;
-            (tunnel.url, None, tunnel.user_agent)
+            (tunnel.url, None, tunnel.user_agent, Some(tunnel.waiting))
         } else {
-            (self.url.clone(), self.credentials.clone(), USER_AGENT.to_owned())
+            (self.url.clone(), self.credentials.clone(), USER_AGENT.to_owned(), None)
         };
         let explain = |phase| move |e: retina::Error| self.place.explain(phase, &e);
         let options = SessionOptions::default()
             .creds(credentials)
             .user_agent(user_agent)
-            .session_group(Arc::clone(&self.group));
+            .session_group(self.former.group());
         let port = url.port().unwrap_or(554);
-        let others = gathering::connections(port);
+        // Through TLS every packet wakes this process anyway, and each would wait on loopback for the one before it to be
+        // acknowledged, which the kernel does late where nobody reads.
+        let gathers = self.transport == Transport::Tcp && self.url.scheme() != "rtsps";
+        let others = gathers.then(|| gathering::connections(port));
         let mut session = Session::describe(url, options).await.map_err(explain(Phase::Describe))?;
         let (index, decoder) = self.choose_audio(session.streams())?;
         let offered = encoded::choose_video(session.streams());
@@ -220,12 +205,11 @@ impl Camera {
         let config = streams.get(index).and_then(|s| audio::Track::from(s).aac).unwrap_or_default();
         let mut encoded = Encoded::new(decoder.track(config), pictures, streams);
         // None where another one was closed meanwhile and ours has its number: then it does not wait.
-        let ours = gathering::connections(port).difference(&others).next().copied();
-        let socket = ours.filter(|_| self.transport == Transport::Tcp);
+        let socket = others.and_then(|others| gathering::new_connection(port, &others));
         let gathering = Gathering::new(socket, decoder.is_constant());
         let offers_video = offered.is_ok();
         encoded.no_video = offered.err();
-        Ok(Playing { frames, decoder, encoded, gathering, offers_video })
+        Ok(Playing { gathering, frames, decoder, encoded, offers_video })
     }
 
     /// A way through TLS, since retina speaks `rtsp://` only.
@@ -274,7 +258,9 @@ impl Camera {
         reception.tell_tracks().await;
         loop {
             // Nothing to look for: nobody need be woken for it.
-            let looking = wishes.borrow().video || reception.playing.encoded.has_video();
+            let wished = *wishes.borrow();
+            let wanted = reception.playing.offers_video && self.pictures.wanted(wished);
+            let looking = wanted || wished.video || reception.playing.encoded.has_video();
             tokio::select! {
                 biased;
                 item = reception.next() => if let Err(failure) = reception.take(item).await {

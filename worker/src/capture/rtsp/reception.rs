@@ -12,7 +12,7 @@ use retina::codec::{AudioFrame, CodecItem};
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use super::{
-    Camera, HOPELESS, Playing, STALL,
+    Camera, HOPELESS, Playing, STALL, STEADY,
     audio::Decoded,
     explain::{self, Phase},
 };
@@ -37,6 +37,9 @@ pub(super) struct Reception<'a> {
     started: Option<StdInstant>,
     /// When it has been silent for too long.
     due: Instant,
+    /// When this session began, and whether packets of another source came in it.
+    begun: Instant,
+    others: bool,
     errors: u32,
     last_error: Option<String>,
     told: Option<Tracks>,
@@ -47,13 +50,15 @@ pub(super) struct Reception<'a> {
 
 impl<'a> Reception<'a> {
     pub fn new(camera: &'a Camera, playing: Playing, link: &'a SourceLink) -> Self {
-        let due = Instant::now() + STALL;
+        let begun = Instant::now();
         Self {
             camera,
             link,
             playing,
             started: None,
-            due,
+            due: begun + STALL,
+            begun,
+            others: false,
             errors: 0,
             last_error: None,
             told: None,
@@ -109,6 +114,7 @@ impl<'a> Reception<'a> {
             self.camera.pictures.ended_well();
         }
         self.playing = playing;
+        (self.begun, self.others) = (Instant::now(), false);
         self.told = None;
         self.tell_tracks().await;
     }
@@ -189,6 +195,12 @@ impl<'a> Reception<'a> {
     async fn on_error(&mut self, e: &retina::Error) -> Result<(), Failure> {
         let what = explain::first_line(e);
         self.errors += 1;
+        if explain::is_of_other_source(e)
+            && !std::mem::replace(&mut self.others, true)
+            && self.begun.elapsed() >= STEADY
+        {
+            self.camera.former.encoder_began_anew();
+        }
         if !explain::is_of_one_packet(e) || self.errors >= HOPELESS {
             if explain::is_corrupt(e) {
                 self.corrupt(1, what).await;
@@ -216,14 +228,16 @@ impl<'a> Reception<'a> {
                     let packet = self.playing.encoded.audio(frame, timestamp::now_us());
                     self.link.send(SourceEvent::Media(Media::Packet(packet))).await;
                 }
+                // More than one packet's where one is missing before it.
                 let samples = self.samples.len() - before;
+                let its_own = samples.saturating_sub(self.playing.decoder.filled());
                 if samples > 0 {
                     let now = Instant::now();
                     self.started.get_or_insert_with(StdInstant::now);
                     self.due = now + STALL;
                     self.errors = 0;
                     let overhead = self.playing.decoder.overhead();
-                    self.playing.gathering.came(frame.data().len() + overhead, samples, now);
+                    self.playing.gathering.came(frame.data().len() + overhead, its_own, now);
                 }
                 Ok(())
             }

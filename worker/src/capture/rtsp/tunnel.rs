@@ -1,8 +1,8 @@
-//! `rtsps://` for a client that speaks `rtsp://` only: a listener on loopback that serves one connection and
-//! carries it through TLS to the camera. Requests get the camera's own URL, and authentication is done here,
+//! `rtsps://` for a client that speaks `rtsp://` only: it connects to this process itself, which carries that one connection
+//! through TLS to the camera. Requests get the camera's own URL, and authentication is done here,
 //! because a Digest response covers that URL.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http_auth::{PasswordClient, PasswordParams};
@@ -10,7 +10,8 @@ use retina::client::Credentials;
 use ring::rand::SecureRandom;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
+    task::AbortHandle,
     time::timeout,
 };
 use tokio_rustls::client::TlsStream;
@@ -18,6 +19,7 @@ use url::Url;
 
 use super::{
     USER_AGENT,
+    entrance::entrance,
     message::{self, Message, Text},
 };
 
@@ -30,6 +32,17 @@ pub struct Tunnel {
     pub url: Url,
     /// What to call itself, so that nobody else on this host is let in.
     pub user_agent: String,
+    /// To be kept until it has connected.
+    pub waiting: Waiting,
+}
+
+/// The wait for the client; over when dropped, since whoever comes then comes to another tunnel.
+pub struct Waiting(AbortHandle);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Tunnel {
@@ -40,10 +53,8 @@ impl Tunnel {
         credentials: Option<Credentials>,
     ) -> Result<Self, String> {
         let failed = |what: String| format!("cannot open the way to the TLS connection: {what}");
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| failed(e.to_string()))?;
-        let here = listener.local_addr().map_err(|e| failed(e.to_string()))?;
-        let base = format!("rtsp://{here}");
+        let entrance = entrance().map_err(|e| failed(e.to_owned()))?;
+        let base = format!("rtsp://{}", entrance.address());
         let query = camera.query().map(|q| format!("?{q}")).unwrap_or_default();
         let url =
             Url::parse(&format!("{base}{}{query}", camera.path())).map_err(|e| failed(e.to_string()))?;
@@ -55,14 +66,15 @@ impl Tunnel {
         target.set_query(None);
         let target = target.as_str().trim_end_matches('/').to_owned();
         let relay = Relay::new(base, target, user_agent.clone(), credentials);
-        tokio::spawn(async move {
-            let Ok(Ok((client, _))) = timeout(ACCEPT, listener.accept()).await else { return };
-            drop(listener);
-            if let Err(e) = relay.run(client, stream).await {
-                tracing::debug!("TLS tunnel: {e}");
-            }
+        let waiting = tokio::spawn(async move {
+            let Ok(Ok(client)) = timeout(ACCEPT, entrance.accept()).await else { return };
+            tokio::spawn(async move {
+                if let Err(e) = relay.run(client, stream).await {
+                    tracing::debug!("TLS tunnel: {e}");
+                }
+            });
         });
-        Ok(Self { url, user_agent })
+        Ok(Self { url, user_agent, waiting: Waiting(waiting.abort_handle()) })
     }
 }
 
@@ -101,8 +113,9 @@ impl Relay {
         Self { base, target, user_agent, credentials, auth: None, cseq: 0, pending: None }
     }
 
-    async fn run(mut self, client: TcpStream, camera: TlsStream<TcpStream>) -> Result<(), String> {
-        let (mut client_in, mut client_out) = client.into_split();
+    /// Until either end is over; then both are closed.
+    async fn run(mut self, mut client: TcpStream, camera: TlsStream<TcpStream>) -> Result<(), String> {
+        let (mut client_in, mut client_out) = client.split();
         let (mut camera_in, mut camera_out) = tokio::io::split(camera);
         let (mut from_client, mut from_camera) = (BytesMut::new(), BytesMut::new());
         let io = |e: std::io::Error| e.to_string();
@@ -110,7 +123,7 @@ impl Relay {
             tokio::select! {
                 n = client_in.read_buf(&mut from_client) => {
                     if n.map_err(io)? == 0 {
-                        return camera_out.shutdown().await.map_err(io);
+                        return Ok(());
                     }
                     while let Some(message) = message::next(&mut from_client)? {
                         let Message::Text(request) = message else { continue };
@@ -121,7 +134,7 @@ impl Relay {
                 }
                 n = camera_in.read_buf(&mut from_camera) => {
                     if n.map_err(io)? == 0 {
-                        return client_out.shutdown().await.map_err(io);
+                        return Ok(());
                     }
                     while let Some(message) = message::next(&mut from_camera)? {
                         match message {
