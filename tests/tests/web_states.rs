@@ -262,3 +262,62 @@ fn the_file_of_a_clip_is_closed_soon_although_nobody_asks_any_more() {
     until("its room is free", Duration::from_secs(60), || (!is_open()).then_some(()));
     assert!(asked.elapsed() < Duration::from_secs(40), "{:?}", asked.elapsed());
 }
+
+/// Texts that stand out too little from what is behind them, by the formula of WCAG 2: `TEXT RATIO`, one to a line.
+const TOO_FAINT: &str = r#"
+    const parse = (color) => color.match(/[\d.]+/g).map(Number);
+    const light = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b);
+    const behind = (node) => {
+        for (let at = node; at; at = at.parentElement) {
+            const [r, g, b, a] = parse(getComputedStyle(at).backgroundColor);
+            if (a === undefined || a === 1) return [r, g, b];
+        }
+        return [255, 255, 255];
+    };
+    const faint = [];
+    for (const node of document.body.querySelectorAll("*")) {
+        const text = [...node.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data.trim()).join("");
+        if (!text || !node.checkVisibility() || node.tagName === "OPTION") continue;
+        const [a, b] = [luminance(parse(getComputedStyle(node).color)), luminance(behind(node))].sort((a, b) => b - a);
+        const ratio = (a + 0.05) / (b + 0.05);
+        if (ratio < 4.5) faint.push(`${text} ${ratio.toFixed(2)}`);
+    }
+    return faint.join("\n");
+"#;
+
+#[test]
+fn every_word_can_be_read_by_day_and_by_night() {
+    if let Some(why) = browser::missing() {
+        skip!("{why}");
+    }
+    let mut status = serde_json::to_value(state("", Value::Null)).unwrap();
+    let camera = status["cameras"][0].clone();
+    let states = ["live", "live", "offline", "stalled", "connecting", "ended"];
+    let cameras: Vec<Value> = ["crib", "cot", "attic", "hall", "yard", "tape"]
+        .iter()
+        .zip(states)
+        .map(|(name, state)| {
+            let mut camera = camera.clone();
+            (camera["name"], camera["state"], camera["last_error"]) =
+                ((*name).into(), state.into(), "why".into());
+            camera
+        })
+        .collect();
+    status["cameras"] = cameras.into();
+    let web = WebWorker::showing(serde_json::from_value(status).unwrap(), None);
+    web.shown().events = Some(vec![cry(1, "cry.started", timestamp::now_us() - 5_000_000)]);
+    // A desk has it light, a phone dark.
+    for (width, height) in [(1280, 800), (390, 844)] {
+        let browser = Browser::start(width, height);
+        for view in ["", "#events", "#workers"] {
+            browser.open(&format!("http://{}/{view}", web.client.address));
+            browser.until(
+                "a crying camera",
+                PATIENCE,
+                "return Boolean(document.querySelector('.card.crying'))",
+            );
+            assert_eq!(browser.run(TOO_FAINT), json!(""), "{width} {view:?}");
+        }
+    }
+}
