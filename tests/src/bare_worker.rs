@@ -5,16 +5,18 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
 };
 
 use nix::sys::socket::MsgFlags;
 use nursery_shared::{
+    config::{CameraConfig, from_json},
     descriptors,
     frame::{self, MAX_FROM_WORKER, MAX_TO_WORKER},
     media::{FromCapture, MAX_MEDIA, MAX_WISH, ToCapture},
-    message::{FromWorker, ToWorker, WORKER_FD},
+    message::{FromWorker, ModelShape, ToWorker, WORKER_FD},
 };
 
 use crate::{service::binary, wait};
@@ -39,6 +41,25 @@ pub fn spawn(role: &str) -> (Child, UnixStream) {
         });
     }
     (command.spawn().expect("start a worker"), ours)
+}
+
+/// A camera of this source; `rest`: what else its configuration says, with a comma before it.
+pub fn crib(source: &str, rest: &str) -> CameraConfig {
+    let text = format!(r#"[{{"name": "crib", "source": "{source}"{rest}}}]"#);
+    from_json(&text, Path::new("/")).expect("a valid camera").cameras.remove(0)
+}
+
+/// What a capture process is told first, with windows of a quarter of a second.
+pub fn configure_capture(camera: &CameraConfig) -> ToWorker {
+    let model = ModelShape {
+        id: "test".into(),
+        window: 4_000,
+        hop: 4_000,
+        lookahead: 4_000,
+        frame_step: 800,
+        state_bytes: 25_000,
+    };
+    ToWorker::ConfigureCapture { camera: camera.clone(), model, remember_s: 0 }
 }
 
 /// Says something to a worker, with a descriptor.

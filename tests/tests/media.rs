@@ -5,13 +5,12 @@
 use std::time::{Duration, Instant};
 
 use nursery_shared::{
-    config::from_json,
     media::{AudioCodec, FromCapture, Kind, Packet, Tracks, VideoCodec},
-    message::{CameraReport, FromWorker, ModelShape, ToWorker},
+    message::{CameraReport, FromWorker},
     timestamp,
 };
 use nursery_tests::{
-    bare_worker::{BareWorker, MediaEnd},
+    bare_worker::{BareWorker, MediaEnd, configure_capture, crib},
     rtsp_camera::{Codec, Fault, RtspCamera, Setup, film},
     skip, wait,
 };
@@ -19,21 +18,8 @@ use nursery_tests::{
 /// Between the ends of two windows.
 const HOP_US: i64 = 250_000;
 
-fn shape() -> ModelShape {
-    ModelShape {
-        id: "test".into(),
-        window: 4_000,
-        hop: 4_000,
-        lookahead: 4_000,
-        frame_step: 800,
-        state_bytes: 25_000,
-    }
-}
-
 fn capture(source: &str, rest: &str) -> BareWorker {
-    let text = format!(r#"[{{"name": "crib", "source": "{source}"{rest}}}]"#);
-    let camera = from_json(&text, std::path::Path::new("/")).unwrap().cameras.remove(0);
-    BareWorker::start("capture", &ToWorker::ConfigureCapture { camera, model: shape(), remember_s: 0 })
+    BareWorker::start("capture", &configure_capture(&crib(source, rest)))
 }
 
 /// Ends of the windows among what was said.

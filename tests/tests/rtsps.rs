@@ -5,7 +5,6 @@ use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
-    path::Path,
     sync::Arc,
     thread,
 };
@@ -14,13 +13,9 @@ use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use nursery_shared::{
-    config::{CameraConfig, from_json},
-    media::FromCapture,
-    message::{FromWorker, ModelShape, ToWorker},
-};
+use nursery_shared::{config::CameraConfig, media::FromCapture, message::FromWorker};
 use nursery_tests::{
-    bare_worker::BareWorker,
+    bare_worker::{self, BareWorker, configure_capture},
     rtsp_camera::{Codec, Credentials, RtspCamera, Scheme, Setup, film},
     skip,
     traced::Traced,
@@ -65,7 +60,7 @@ impl TlsFront {
 
     /// A camera that is behind it.
     fn camera(&self, rest: &str) -> CameraConfig {
-        camera(
+        bare_worker::crib(
             &format!("rtsps://{}/live", self.address),
             &format!(r#", "tls_fingerprint": "{}"{rest}"#, self.fingerprint),
         )
@@ -101,28 +96,13 @@ fn carry(mut client: TcpStream, mut camera: TcpStream, mut tls: ServerConnection
     }
 }
 
-fn camera(source: &str, rest: &str) -> CameraConfig {
-    let text = format!(r#"[{{"name": "crib", "source": "{source}"{rest}}}]"#);
-    from_json(&text, Path::new("/")).unwrap().cameras.remove(0)
-}
-
-fn configure(camera: &CameraConfig) -> ToWorker {
-    let shape = ModelShape {
-        id: "test".into(),
-        window: 4_000,
-        hop: 4_000,
-        lookahead: 4_000,
-        frame_step: 800,
-        state_bytes: 25_000,
-    };
-    ToWorker::ConfigureCapture { camera: camera.clone(), model: shape, remember_s: 0 }
-}
-
 #[test]
 fn it_is_heard_with_the_calls_that_are_listed_and_packets_gather_only_without_tls() {
     let crib = RtspCamera::start(Codec::Pcmu);
-    for (camera, tls) in [(TlsFront::before(&crib).camera(""), true), (camera(&crib.url(), ""), false)] {
-        let mut worker = Traced::start("capture", &configure(&camera));
+    for (camera, tls) in
+        [(TlsFront::before(&crib).camera(""), true), (bare_worker::crib(&crib.url(), ""), false)]
+    {
+        let mut worker = Traced::start("capture", &configure_capture(&camera));
         // Packets would gather from two seconds of audio on.
         for _ in 0..16 {
             worker.wait_for(|m| matches!(m, FromWorker::Window(_)).then_some(()));
@@ -150,7 +130,7 @@ fn it_is_seen_too_and_asked_for_a_password() {
     let crib =
         RtspCamera::with(Setup { film: Some(film), credentials: Some(credentials), ..Setup::default() });
     let camera = TlsFront::before(&crib).camera(r#", "username": "viewer", "password": "right""#);
-    let mut worker = BareWorker::start("capture", &configure(&camera));
+    let mut worker = BareWorker::start("capture", &configure_capture(&camera));
     while !matches!(worker.receive(), FromWorker::Window(_)) {}
     let said = worker.read_on();
     // Another session beside the first.
