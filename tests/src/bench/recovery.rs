@@ -91,7 +91,10 @@ fn strike(stage: &Stage, hit: &mut HashSet<Process>, count: usize, signal: Signa
     let victims: Vec<Process> =
         root.descendants().into_iter().filter(|p| !hit.contains(p) && listens(p)).take(count).collect();
     if victims.len() < count {
-        return Err(format!("only {} processes listen to cameras", victims.len()));
+        return Err(format!(
+            "{count} processes that listen to cameras are needed, there are {}: more --cameras",
+            victims.len()
+        ));
     }
     let from = timestamp::now_us();
     for victim in victims {
