@@ -15,7 +15,7 @@ pub const MAX_EVENT_ID: usize = 64;
 pub const MAX_POINTS: u32 = 2_000;
 /// Longest timeline.
 pub const MAX_SPAN_US: i64 = 32 * 86_400 * 1_000_000;
-/// Most cries and most outages of a timeline.
+/// Most cries, most motions and most outages of a timeline.
 pub const MAX_MARKS: usize = 500;
 
 /// From where on, and in which direction, events are looked at.
@@ -68,7 +68,7 @@ impl Verdict {
 pub enum Question {
     /// Stored events; answered by [`Answer::Events`].
     Events(Listing),
-    /// A camera's curves, cries and outages between two times (microseconds since 1970), in so many points at the most;
+    /// A camera's curves, cries, motions and outages between two times (microseconds since 1970), in so many points at the most;
     /// answered by [`Answer::Timeline`].
     Timeline { camera: String, from_us: i64, until_us: i64, points: u32 },
     /// One event, by the id that receivers know it by; answered by [`Answer::Event`].
@@ -147,6 +147,45 @@ pub struct Cry {
     pub feedback: Option<Feedback>,
 }
 
+/// Motion before a camera with its beginning and end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Motion {
+    pub event_id: String,
+    pub camera: String,
+    /// Microseconds since 1970.
+    pub onset_us: i64,
+    /// `None` while it goes on.
+    pub offset_us: Option<i64>,
+    /// How much of the picture moved at its announcement, and at the most, which is known at the end; from 0 to 1.
+    pub motion: f64,
+    pub peak_motion: Option<f64>,
+}
+
+/// What an event that lasts is of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Subject {
+    Cry(Cry),
+    Motion(Motion),
+}
+
+impl Subject {
+    /// The camera before which it was.
+    pub fn camera(&self) -> &str {
+        match self {
+            Subject::Cry(cry) => &cry.camera,
+            Subject::Motion(motion) => &motion.camera,
+        }
+    }
+
+    /// Its beginning and, where it has ended, its end, microseconds since 1970.
+    pub fn times_us(&self) -> (i64, Option<i64>) {
+        match self {
+            Subject::Cry(cry) => (cry.onset_us, cry.offset_us),
+            Subject::Motion(motion) => (motion.onset_us, motion.offset_us),
+        }
+    }
+}
+
 /// A time in which a camera was not heard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outage {
@@ -165,6 +204,7 @@ pub struct Timeline {
     pub curve: Curve,
     /// Oldest first; of more than [`MAX_MARKS`] the newest.
     pub cries: Vec<Cry>,
+    pub motions: Vec<Motion>,
     pub outages: Vec<Outage>,
     /// There are more of them.
     pub truncated: bool,
@@ -175,7 +215,7 @@ pub struct Timeline {
 /// All of one event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventFile {
-    pub cry: Cry,
+    pub subject: Subject,
     /// From some seconds before its onset to some seconds after its end.
     pub curve: Curve,
     /// The probability from which a moment counts as crying, as it is set now.
@@ -191,7 +231,7 @@ pub enum Answer {
     Failed(String),
     Events(History),
     Timeline(Box<Timeline>),
-    /// `None`: there is no such event, or it is none of crying.
+    /// `None`: there is no such event, or it is none that lasts; none of crying, where something was said of it.
     Event(Option<Box<EventFile>>),
     /// `None`: there is none, or no longer.
     Picture(Option<Box<Picture>>),

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Raised whenever a message changes its shape.
-pub const PROTOCOL: u32 = 12;
+pub const PROTOCOL: u32 = 13;
 
 /// The descriptor on which a worker finds its socket.
 pub const WORKER_FD: i32 = 3;

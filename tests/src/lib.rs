@@ -9,6 +9,7 @@ pub mod bare_worker;
 pub mod bench;
 pub mod browser;
 pub mod chaos;
+pub mod described;
 pub mod farm;
 pub mod gst_camera;
 pub mod http;

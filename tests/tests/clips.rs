@@ -20,6 +20,7 @@ use nursery_shared::timestamp;
 use nursery_tests::{
     audio,
     browser::{self, Browser},
+    described::check,
     gst_camera::{self, GstCamera, Stream},
     http::{Client, free_port},
     rtsp_camera::{Codec, RtspCamera, Setup, film},
@@ -114,8 +115,8 @@ fn level(samples: &[i16]) -> f64 {
     10.0 * (power / samples.len().max(1) as f64 / f64::from(i16::MAX).powi(2) + 1e-12).log10()
 }
 
-/// Holds a clip against its event: five seconds before and after, and the cry where it was.
-fn judge(client: &Client, event: &Value, codecs: &[&str]) {
+/// Holds a clip against its event: five seconds before and after. Returns the seconds before its onset.
+fn around(client: &Client, event: &Value, codecs: &[&str]) -> f64 {
     let data = &event["data"];
     let file = PathBuf::from(event["clip"]["file"].as_str().unwrap());
     let (seconds, found) = probe(&file);
@@ -130,7 +131,13 @@ fn judge(client: &Client, event: &Value, codecs: &[&str]) {
     assert!((4.9..8.0).contains(&before), "{before} s before: {event}");
     assert!((4.9..8.0).contains(&after), "{after} s after: {event}");
     assert!((event["clip"]["duration_s"].as_f64().unwrap() - seconds).abs() < 0.3, "{event}: {seconds}");
-    let samples = decode(&file);
+    before
+}
+
+/// The same of a cry, which is where it was.
+fn judge(client: &Client, event: &Value, codecs: &[&str]) {
+    let before = around(client, event, codecs);
+    let samples = decode(Path::new(event["clip"]["file"].as_str().unwrap()));
     let part = |from: f64, until: f64| &samples[(from * 16_000.0) as usize..(until * 16_000.0) as usize];
     let (room, cry) = (level(part(1.0, 3.0)), level(part(before + 0.2, before + 1.2)));
     assert!(cry > -40.0 && cry > room + 10.0, "{cry} dBFS, {room} before: {event}");
@@ -189,6 +196,99 @@ fn every_event_has_a_clip_of_what_the_camera_sent_from_before_its_onset_to_after
     let (seconds, codecs) = probe(Path::new(&file));
     assert!(seconds > 6.0 && codecs == ["pcm_s16le"], "{seconds} {codecs:?}");
     assert!(level(&decode(Path::new(&file))) > -60.0);
+}
+
+#[test]
+fn motion_has_a_clip_of_what_was_seen_and_heard_and_is_looked_back_on() {
+    if let Some(why) = ffmpeg() {
+        skip!("{why}");
+    }
+    let Some(film) = film::film() else { skip!("{}", film::missing().unwrap_or_default()) };
+    let port = free_port();
+    let door = RtspCamera::with(Setup { codec: Codec::Pcmu, film: Some(film), ..Setup::default() });
+    let mut filmed = camera("door", door.url());
+    filmed["pictures"] = json!({"every_s": 0.5});
+    let mut config = config([filmed], []);
+    // Whoever is at this machine need not log in.
+    config["web"] = json!({"listen": format!("127.0.0.1:{port}")});
+    let service = Service::start(&config);
+    service.wait_live(&["door"]);
+    service.wait_for("pictures", |s| s.cameras[0].motion);
+    // There must be something to remember.
+    service.wait_windows("door", 40);
+    let still = config.clone();
+    config["detection"]["motion"] = json!({"threshold": 0.001, "min_duration_s": 1});
+    service.write_config(&config);
+    service.must(["reload"]);
+    let client = Client::new(port);
+    let event = |kind: &str| {
+        let events = client.get("/api/events?camera=door").json();
+        events["events"].as_array().unwrap().iter().find(|e| e["type"] == kind).cloned()
+    };
+    let began = until("motion", PATIENCE, || event("motion.started"));
+    let id = began["data"]["event_id"].as_str().unwrap();
+    let clip = format!("/api/events/{id}/clip");
+    assert_eq!(client.get(&clip).status, 503, "it goes on");
+    service.write_config(&still);
+    service.must(["reload"]);
+    let over = until("a clip of motion", LONG, || {
+        let events = service.must(["events", "--json"]);
+        let mut events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.find(|e| e["type"] == "motion.ended" && e["clip"].is_object())
+    });
+    around(&client, &over, &["h264", "flac"]);
+    let sound = decode(Path::new(over["clip"]["file"].as_str().unwrap()));
+    assert!(sound.len() > 10 * 16_000, "what was heard is in it");
+
+    let description = client.get("/api/openapi.json").json();
+    let file = client.get(&format!("/api/events/{id}")).json();
+    check(&json!({"$ref": "#/components/schemas/EventFile"}), &file, &description, "event").unwrap();
+    assert_eq!(
+        (&file["kind"], &file["score"], &file["feedback"]),
+        (&json!("motion"), &Value::Null, &Value::Null)
+    );
+    assert_eq!(file["peak_motion"], over["data"]["peak_motion"]);
+    assert_eq!((&file["onset"], &file["offset"]), (&over["data"]["onset"], &over["data"]["offset"]));
+    let timeline = client.get("/api/cameras/door/timeline").json();
+    check(&json!({"$ref": "#/components/schemas/Timeline"}), &timeline, &description, "timeline").unwrap();
+    assert_eq!(timeline["motions"].as_array().unwrap().len(), 1, "{timeline}");
+    assert_eq!(timeline["motions"][0]["event_id"], id);
+    let said = client.with("Content-Type", "application/json").request(
+        "POST",
+        &format!("/api/events/{id}/feedback"),
+        r#"{"verdict": "cry"}"#,
+    );
+    assert_eq!(said.status, 404, "nobody is asked whether what moved was a cry: {}", said.text());
+
+    if let Some(why) = browser::missing() {
+        eprintln!("its page is not looked at: {why}");
+        return;
+    }
+    let browser = Browser::start(390, 844);
+    browser.open(&format!("http://127.0.0.1:{port}/#events"));
+    let details = "return document.querySelector('#event-list li.motion a')?.getAttribute('aria-label')";
+    browser.until("it in the list", PATIENCE, &format!("{details} !== undefined"));
+    assert!(browser.run(details).as_str().unwrap().starts_with("Details of the motion at door"));
+    browser.run("document.querySelector('#event-list li.motion a').click()");
+    browser.until(
+        "its title",
+        PATIENCE,
+        "return document.querySelector('#event-title').textContent.startsWith('Motion at door')",
+    );
+    browser.until("a player", PATIENCE, "return document.querySelector('#clip video')?.duration > 5");
+    browser.run("const p = document.querySelector('#clip video'); p.muted = true; p.play()");
+    browser.until("it plays", PATIENCE, "return document.querySelector('#clip video').currentTime > 2");
+    assert_eq!(browser.run("return document.querySelector('#event-verdict').hidden"), json!(true));
+    let facts = browser.run("return document.querySelector('#event-facts').textContent");
+    assert!(facts.as_str().unwrap().contains("of the picture"), "{facts}");
+    browser.run("location.hash = '#timeline/door'");
+    let mark = format!(
+        "return document.querySelector('#timeline-marks li.motion a[href=\"#event/{id}\"]') !== null"
+    );
+    browser.until("it in the timeline", PATIENCE, &mark);
+    let complaints: Vec<String> =
+        browser.complaints().into_iter().filter(|line| !line.contains("Failed to load resource")).collect();
+    assert_eq!(complaints, Vec::<String>::new());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use nursery_shared::{
     clip::{Found, is_event_id},
+    config::CameraConfig,
     message::ToWorker,
 };
 
@@ -21,6 +22,8 @@ pub(super) struct Clips {
 /// How long after its onset an event may be announced, and how long before it the last key frame may have been.
 const ANNOUNCED_S: f64 = 12.0;
 const KEY_FRAME_S: f64 = 10.0;
+/// Of motion that is announced later still, clips begin later: what is remembered has its bounds.
+const MOTION_S: f64 = 60.0;
 
 impl Policy {
     /// How much of the media capture processes remember, seconds: enough for clips to begin before their events.
@@ -29,10 +32,16 @@ impl Policy {
         if !clips.is_on(self.config.web.is_some()) {
             return 0;
         }
-        let sustained =
-            |c: &nursery_shared::config::CameraConfig| self.config.detection.for_camera(c).sustained_s;
-        let sustained = self.config.cameras.iter().map(sustained).fold(0.0, f64::max);
-        (clips.before_s + sustained + ANNOUNCED_S + KEY_FRAME_S).ceil() as u32
+        let announced = |camera: &CameraConfig| {
+            let detection = self.config.detection.for_camera(camera);
+            // Motion is announced with the first picture after it has lasted for long enough.
+            let motion = detection.motion.map_or(0.0, |rule| {
+                rule.min_duration_s + camera.pictures.map_or(0.0, |pictures| pictures.every_s)
+            });
+            detection.sustained_s.max(motion.min(MOTION_S))
+        };
+        let announced = self.config.cameras.iter().map(announced).fold(0.0, f64::max);
+        (clips.before_s + announced + ANNOUNCED_S + KEY_FRAME_S).ceil() as u32
     }
 
     /// Goes over to another configuration.

@@ -9,7 +9,7 @@ use super::{Action, Key, Policy, Time, worker::State};
 
 /// Shortest time between two sockets to the same camera.
 const CONNECTIONS: Duration = Duration::from_millis(200);
-/// Most clips of one camera that may be open: one of a cry, and those that are being ended.
+/// Most clips of one camera that may be open: one of a cry and one of motion, and those that are being ended.
 const MOST_CLIPS: usize = 8;
 
 /// What is under way.

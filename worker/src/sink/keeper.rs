@@ -239,7 +239,7 @@ impl<S: Storage> Keeper<S> {
             (Answer::Timeline(timeline), Question::Timeline { camera, .. }) => {
                 timeline.threshold = threshold(camera);
             }
-            (Answer::Event(Some(file)), _) => file.threshold = threshold(&file.cry.camera),
+            (Answer::Event(Some(file)), _) => file.threshold = threshold(file.subject.camera()),
             _ => {}
         }
         answer

@@ -376,9 +376,9 @@ impl Store {
             }
             Question::Feedback { event_id, verdict, by } => {
                 let tx = self.db.transaction()?;
-                timeline::note_feedback(&tx, event_id, *verdict, by, timestamp::now_us())?;
+                let noted = timeline::note_feedback(&tx, event_id, *verdict, by, timestamp::now_us())?;
                 tx.commit()?;
-                event(&self.db, event_id)
+                if noted { event(&self.db, event_id) } else { Ok(Answer::Event(None)) }
             }
         }
     }

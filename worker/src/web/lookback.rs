@@ -7,7 +7,8 @@ use hyper::{
 use nursery_shared::{
     curve::{self, Curve},
     history::{
-        Answer, Cry, EventFile, Feedback, MAX_CAMERA, MAX_POINTS, MAX_SPAN_US, Question, Timeline, Verdict,
+        Answer, Cry, EventFile, Feedback, MAX_CAMERA, MAX_POINTS, MAX_SPAN_US, Motion, Question, Subject,
+        Timeline, Verdict,
     },
     timestamp::{self, rfc3339},
 };
@@ -84,6 +85,16 @@ fn cry_document(cry: &Cry) -> Value {
     })
 }
 
+fn motion_document(motion: &Motion) -> Value {
+    json!({
+        "event_id": motion.event_id,
+        "onset": rfc3339(motion.onset_us),
+        "offset": motion.offset_us.map(rfc3339),
+        "motion": motion.motion,
+        "peak_motion": motion.peak_motion,
+    })
+}
+
 fn timeline_document(camera: &str, from_us: i64, until_us: i64, found: &Timeline) -> Value {
     let outages: Vec<Value> = found
         .outages
@@ -104,23 +115,38 @@ fn timeline_document(camera: &str, from_us: i64, until_us: i64, found: &Timeline
         "threshold": found.threshold,
         "curve": curve_document(&found.curve),
         "cries": found.cries.iter().map(cry_document).collect::<Vec<_>>(),
+        "motions": found.motions.iter().map(motion_document).collect::<Vec<_>>(),
         "outages": outages,
         "truncated": found.truncated,
     })
 }
 
 fn event_document(file: &EventFile) -> Value {
-    let cry = &file.cry;
-    let mut value = cry_document(cry);
-    value["camera"] = cry.camera.as_str().into();
-    value["duration_s"] = cry
-        .offset_us
-        .map_or(Value::Null, |offset| (((offset - cry.onset_us) as f64 / 1e3).round() / 1e3).into());
+    let (mut value, others) = match &file.subject {
+        Subject::Cry(cry) => (cry_document(cry), ["motion", "peak_motion"]),
+        Subject::Motion(motion) => (motion_document(motion), ["score", "peak_score"]),
+    };
+    for other in others {
+        value[other] = Value::Null;
+    }
+    let (onset_us, offset_us) = file.subject.times_us();
+    value["kind"] = if matches!(file.subject, Subject::Cry(_)) { "cry" } else { "motion" }.into();
+    value["camera"] = file.subject.camera().into();
+    value["duration_s"] = offset_us
+        .map_or(Value::Null, |offset| ((offset.saturating_sub(onset_us) as f64 / 1e3).round() / 1e3).into());
     value["threshold"] = file.threshold.into();
     value["picture"] = file.picture.into();
-    value["feedback"] = feedback_document(cry.feedback.as_ref());
+    value["feedback"] = said_of(file);
     value["curve"] = curve_document(&file.curve);
     value
+}
+
+/// What was said of it, which nobody is asked where it is no cry.
+fn said_of(file: &EventFile) -> Value {
+    match &file.subject {
+        Subject::Cry(cry) => feedback_document(cry.feedback.as_ref()),
+        Subject::Motion(_) => Value::Null,
+    }
 }
 
 /// Nothing is known of what was asked for.
@@ -128,12 +154,13 @@ fn is_blank(found: &Timeline) -> bool {
     let curve = &found.curve;
     let mut levels = curve.levels.iter().chain(&curve.peaks);
     found.cries.is_empty()
+        && found.motions.is_empty()
         && found.outages.is_empty()
         && curve.scores.iter().all(|b| curve::score(*b).is_none())
         && levels.all(|b| curve::level(*b).is_none())
 }
 
-/// A camera's curves, cries and outages between two times; `is_there`: there is a camera of this name now.
+/// A camera's curves, cries, motions and outages between two times; `is_there`: there is a camera of this name now.
 pub async fn timeline(feed: &Feed, camera: &str, query: &str, is_there: bool) -> Reply {
     let question = match asked(camera, query, timestamp::now_us()) {
         Ok(question) => question,
@@ -156,7 +183,8 @@ pub async fn timeline(feed: &Feed, camera: &str, query: &str, is_there: bool) ->
 
 /// One event.
 pub async fn event(feed: &Feed, event_id: &str) -> Reply {
-    give(feed, Question::Event { event_id: event_id.to_owned() }, event_document).await
+    let question = Question::Event { event_id: event_id.to_owned() };
+    give(feed, question, "there is no cry and no motion with this event_id", event_document).await
 }
 
 /// Notes what somebody says of an event.
@@ -168,12 +196,12 @@ pub async fn feedback(feed: &Feed, event_id: &str, by: &'static str, body: &Valu
         );
     };
     let question = Question::Feedback { event_id: event_id.to_owned(), verdict, by: by.to_owned() };
-    let said = |file: &EventFile| json!({"event_id": file.cry.event_id, "feedback": feedback_document(file.cry.feedback.as_ref())});
-    give(feed, question, said).await
+    let said = |file: &EventFile| json!({"event_id": event_id, "feedback": said_of(file)});
+    give(feed, question, "there is no cry with this event_id", said).await
 }
 
-async fn give(feed: &Feed, question: Question, show: impl Fn(&EventFile) -> Value) -> Reply {
-    let missing = || refuse(StatusCode::NOT_FOUND, "there is no cry with this event_id");
+async fn give(feed: &Feed, question: Question, none: &str, show: impl Fn(&EventFile) -> Value) -> Reply {
+    let missing = || refuse(StatusCode::NOT_FOUND, none);
     if !question.is_sound() {
         return missing();
     }

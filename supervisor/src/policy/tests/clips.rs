@@ -2,7 +2,7 @@
 
 use nursery_shared::{
     clip::{About, Format, Found},
-    config::WebConfig,
+    config::{MotionRule, PicturesConfig, WebConfig},
 };
 
 use super::*;
@@ -42,9 +42,18 @@ fn capture_processes_remember_what_clips_need_and_a_reload_tells_them() {
     };
     reload(&mut world, config.clone());
     assert_eq!(told(&world)[1..], [first[0] + 5]);
+    // Motion is announced late, and has a clip too.
+    let pictures = PicturesConfig { every_s: 4.0, ..PicturesConfig::default() };
+    config.cameras[0].pictures = Some(pictures);
+    config.detection.motion = Some(MotionRule { min_duration_s: 20.0, ..MotionRule::default() });
+    reload(&mut world, config.clone());
+    assert_eq!(told(&world)[2..], [first[0] + 5 + 24]);
+    config.detection.motion = Some(MotionRule { min_duration_s: 3_600.0, ..MotionRule::default() });
+    reload(&mut world, config.clone());
+    assert_eq!(told(&world)[3..], [first[0] + 5 + 60]);
     config.clips.enabled = Some(false);
     reload(&mut world, config);
-    assert_eq!(told(&world)[2..], [0]);
+    assert_eq!(told(&world)[4..], [0]);
 }
 
 impl World {

@@ -12,8 +12,8 @@ use nursery_shared::{
     curve::Curve,
     frame::{FrameBuffer, FrameError, MAX_FROM_WORKER, MAX_TO_WORKER, PREFIX, encode_frame, read_frame},
     history::{
-        Answer, Cry, EventFile, Feedback, From, History, Listing, Outage, Question, StoredEvent, Timeline,
-        Verdict as Opinion,
+        Answer, Cry, EventFile, Feedback, From, History, Listing, Motion, Outage, Question, StoredEvent,
+        Subject, Timeline, Verdict as Opinion,
     },
     light::{LightCamera, Picture, Wanted},
     media::ClipReport,
@@ -233,10 +233,19 @@ fn from_worker() -> Vec<FromWorker> {
         FromWorker::History {
             number: 7,
             answer: Answer::Event(Some(Box::new(EventFile {
-                cry: cry(),
+                subject: Subject::Cry(cry()),
                 curve: curve(),
                 threshold: 0.5,
                 picture: true,
+            }))),
+        },
+        FromWorker::History {
+            number: 7,
+            answer: Answer::Event(Some(Box::new(EventFile {
+                subject: Subject::Motion(motion()),
+                curve: curve(),
+                threshold: 0.5,
+                picture: false,
             }))),
         },
         FromWorker::History { number: 8, answer: Answer::Event(None) },
@@ -309,6 +318,17 @@ fn cry() -> Cry {
     }
 }
 
+fn motion() -> Motion {
+    Motion {
+        event_id: "0198c2a1-7002".into(),
+        camera: "crib".into(),
+        onset_us: 6_000_000,
+        offset_us: Some(7_000_000),
+        motion: 0.2,
+        peak_motion: Some(0.4),
+    }
+}
+
 fn lookback() -> Answer {
     let outage = Outage {
         event_id: "0198c2a1-7001".into(),
@@ -320,6 +340,7 @@ fn lookback() -> Answer {
     Answer::Timeline(Box::new(Timeline {
         curve: curve(),
         cries: vec![cry()],
+        motions: vec![motion()],
         outages: vec![outage],
         truncated: true,
         threshold: 0.5,

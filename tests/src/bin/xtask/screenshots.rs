@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> bool {
     let away = camera("attic", "rtsp://127.0.0.1:9/none");
     let mut config = config(cameras.into_iter().chain([camera("crib", crib.url()), away]), []);
     config["web"] = json!({"listen": format!("127.0.0.1:{port}")});
-    config["detection"] = json!({"offline_after_s": 2});
+    config["detection"] = json!({"offline_after_s": 2, "cooldown_s": 5});
     let service = Service::start(&config);
     service.wait_live(&["cry", "noise", "babble"]);
     service.process_of("web");
@@ -47,13 +47,19 @@ pub fn run(args: &Args) -> bool {
             browser.screenshot(&path);
             println!("{}", path.display());
         }
-        let first = "return document.querySelector('#event-list a')?.getAttribute('href').slice(1) ?? null";
-        let event = browser.run(first);
-        let event = event.as_str().unwrap_or("event/none");
-        for (name, view) in [("timeline", "timeline/cry"), ("event", event)] {
+        // One whose clip is complete soon.
+        let over = "document.querySelectorAll('#event-list li.cry').values() \
+                    .find((e) => e.textContent.startsWith('Cry ended'))?.querySelector('a').getAttribute('href').slice(1)";
+        browser.until("a cry that is over", 3 * PATIENCE, &format!("return {over} !== undefined"));
+        let event = browser.run(&format!("return {over}"));
+        let event = event.as_str().expect("its address").to_owned();
+        for (name, view, drawn) in [
+            ("timeline", "timeline/cry", "#timeline path.score"),
+            ("event", &event, "#event:has(path.score) #clip canvas[data-seconds]"),
+        ] {
             browser.run(&format!("location.hash = '{view}'"));
-            let drawn = format!("return document.querySelector('#{name} path.score') !== null");
-            browser.until(name, PATIENCE, &drawn);
+            let drawn = format!("return document.querySelector('{drawn}') !== null");
+            browser.until(name, 3 * PATIENCE, &drawn);
             let path = args.directory.join(format!("{device}-{name}.png"));
             browser.screenshot(&path);
             println!("{}", path.display());

@@ -99,8 +99,9 @@ impl Clips {
             self.compare_soon(now);
             return Ok(());
         };
-        let cry = serde_json::from_str::<Alert>(&body).ok().and_then(|alert| time(alert.data.onset.as_ref()));
-        let from_us = cry.unwrap_or_else(timestamp::now_us).saturating_sub(us(self.config.before_s));
+        let onset_us =
+            serde_json::from_str::<Alert>(&body).ok().and_then(|alert| time(alert.data.onset.as_ref()));
+        let from_us = onset_us.unwrap_or_else(timestamp::now_us).saturating_sub(us(self.config.before_s));
         let (tries, given_up, note) = match item.kind {
             // Somebody may still write to it, who was told to end when the process before this one did.
             Kind::Part(tries) => {
@@ -133,7 +134,7 @@ impl Clips {
         Ok(())
     }
 
-    /// Cries that go on and have no clip have one from now on: the process that announced them died before it could say so, and
+    /// Events that go on and have no clip have one from now on: the process that announced them died before it could say so, and
     /// cameras' processes still know what came before.
     pub(super) fn go_on(&mut self, now: Instant) -> Vec<Said> {
         if self.config.enabled != Some(true) {
@@ -147,17 +148,18 @@ impl Clips {
             }
         };
         let mut said = Vec::new();
-        for cry in bodies.iter().filter_map(|body| serde_json::from_str::<Alert>(body).ok()).map(|a| a.data) {
-            let Some(onset_us) = time(cry.onset.as_ref()) else { continue };
+        for event in bodies.iter().filter_map(|body| serde_json::from_str::<Alert>(body).ok()).map(|a| a.data)
+        {
+            let Some(onset_us) = time(event.onset.as_ref()) else { continue };
             let longest = us(self.config.max_s) - us(self.config.before_s);
             let ago = timestamp::now_us().saturating_sub(onset_us);
-            let written = self.open.values().any(|open| open.event_id == cry.event_id);
+            let written = self.open.values().any(|open| open.event_id == event.event_id);
             if written || !(0..longest).contains(&ago) {
                 continue;
             }
-            match self.begin(&cry, now) {
+            match self.begin(&event, now) {
                 Ok(one) => said.push(one),
-                Err(why) => self.note_failure(format!("none of camera {}: {why}", cry.camera)),
+                Err(why) => self.note_failure(format!("none of camera {}: {why}", event.camera)),
             }
         }
         said

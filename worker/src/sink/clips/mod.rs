@@ -93,11 +93,12 @@ struct Open {
 #[derive(Deserialize)]
 struct Alert {
     r#type: String,
-    data: Cry,
+    data: Happening,
 }
 
+/// A cry, or motion.
 #[derive(Deserialize)]
-struct Cry {
+struct Happening {
     #[serde(default)]
     event_id: String,
     #[serde(default)]
@@ -204,17 +205,19 @@ impl Clips {
     pub fn on_alert(&mut self, json: &str, now: Instant) -> Option<Said> {
         let alert: Alert = serde_json::from_str(json).ok()?;
         match alert.r#type.as_str() {
-            "cry.started" if self.config.enabled == Some(true) => match self.begin(&alert.data, now) {
-                Ok(said) => {
-                    self.failure = None;
-                    Some(said)
+            "cry.started" | "motion.started" if self.config.enabled == Some(true) => {
+                match self.begin(&alert.data, now) {
+                    Ok(said) => {
+                        self.failure = None;
+                        Some(said)
+                    }
+                    Err(why) => {
+                        self.note_failure(format!("none of camera {}: {why}", alert.data.camera));
+                        None
+                    }
                 }
-                Err(why) => {
-                    self.note_failure(format!("none of camera {}: {why}", alert.data.camera));
-                    None
-                }
-            },
-            "cry.ended" => {
+            }
+            "cry.ended" | "motion.ended" => {
                 let number =
                     self.open.iter().find(|(_, o)| o.event_id == alert.data.event_id).map(|(n, _)| *n)?;
                 let until_us = time(alert.data.offset.as_ref())?.saturating_add(us(self.config.after_s));
@@ -224,10 +227,11 @@ impl Clips {
         }
     }
 
-    fn begin(&mut self, cry: &Cry, now: Instant) -> Result<Said, String> {
-        let onset_us = time(cry.onset.as_ref()).ok_or("its event does not say when it began")?;
+    fn begin(&mut self, event: &Happening, now: Instant) -> Result<Said, String> {
+        let onset_us = time(event.onset.as_ref()).ok_or("its event does not say when it began")?;
         let failed = |e: rusqlite::Error| format!("store: {e}");
-        let number = self.table.number_of(&cry.event_id).map_err(failed)?.ok_or("its event is not stored")?;
+        let number =
+            self.table.number_of(&event.event_id).map_err(failed)?.ok_or("its event is not stored")?;
         if self.open.values().filter(|open| !open.left).count() >= MOST_OPEN {
             return Err(format!("{MOST_OPEN} clips are being written already"));
         }
@@ -261,8 +265,8 @@ impl Clips {
         self.open.insert(
             number,
             Open {
-                event_id: cry.event_id.clone(),
-                camera: cry.camera.clone(),
+                event_id: event.event_id.clone(),
+                camera: event.camera.clone(),
                 from_us,
                 max_bytes,
                 told: false,
@@ -274,7 +278,7 @@ impl Clips {
                 left: false,
             },
         );
-        let camera = cry.camera.clone();
+        let camera = event.camera.clone();
         Ok((FromWorker::OpenClip { clip: number, camera, from_us, max_bytes }, Some(file.into())))
     }
 

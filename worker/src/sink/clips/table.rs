@@ -22,7 +22,7 @@ pub struct Entry {
     pub about: About,
 }
 
-/// An announced cry.
+/// An announced cry, or motion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub event_id: String,
@@ -37,9 +37,13 @@ pub struct Table(Connection);
 
 const COLUMNS: &str = "alert_id, event_id, camera, format, from_us, until_us, bytes, note";
 /// Clips of events that have ended, or must have.
-const OVER: &str = "(EXISTS (SELECT 1 FROM alerts a WHERE a.event_id = clips.event_id AND a.type = 'cry.ended')
-    OR from_us < ?1 AND NOT EXISTS (SELECT 1 FROM cameras k WHERE k.name = clips.camera
-                                    AND CASE WHEN json_valid(k.state) THEN json_extract(k.state, '$.open.event_id') END = clips.event_id))";
+const OVER: &str = "(EXISTS (SELECT 1 FROM alerts a
+             WHERE a.event_id = clips.event_id AND a.type IN ('cry.ended', 'motion.ended'))
+     OR from_us < ?1 AND clips.event_id NOT IN
+         (SELECT json_extract(k.known, p.path)
+          FROM (SELECT CASE WHEN json_valid(state) THEN state END AS known FROM cameras WHERE name = clips.camera) k,
+               (SELECT '$.open.event_id' AS path UNION ALL SELECT '$.motion.open.event_id') p
+          WHERE json_extract(k.known, p.path) IS NOT NULL))";
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let format: String = row.get(3)?;
@@ -109,15 +113,15 @@ impl Table {
         self.0.prepare_cached(&sql)?.query_row([event_id], entry).optional()
     }
 
-    /// The cry that was announced by the alert of this number.
+    /// The cry or motion that was announced by the alert of this number.
     ///
     /// # Errors
     /// Those of the database.
     pub fn event(&self, number: i64) -> rusqlite::Result<Option<Event>> {
         let mut query = self.0.prepare_cached(
             "SELECT event_id, camera, body, EXISTS (SELECT 1 FROM alerts e WHERE e.event_id = a.event_id
-                                                    AND e.type = 'cry.ended')
-             FROM alerts a WHERE id = ?1 AND type = 'cry.started'",
+                                                    AND e.type IN ('cry.ended', 'motion.ended'))
+             FROM alerts a WHERE id = ?1 AND type IN ('cry.started', 'motion.started')",
         )?;
         let event = |row: &Row<'_>| {
             Ok(Event { event_id: row.get(0)?, camera: row.get(1)?, body: row.get(2)?, ended: row.get(3)? })
@@ -125,14 +129,16 @@ impl Table {
         query.query_row([number], event).optional()
     }
 
-    /// The bodies that announced the cries which go on and have no clip.
+    /// The bodies that announced the cries and motions which go on and have no clip.
     ///
     /// # Errors
     /// Those of the database.
     pub fn open_without_clip(&self) -> rusqlite::Result<Vec<String>> {
         let mut query = self.0.prepare(
-            "SELECT a.body FROM cameras k
-             JOIN alerts a ON a.event_id = CASE WHEN json_valid(k.state) THEN json_extract(k.state, '$.open.event_id') END AND a.type = 'cry.started'
+            "SELECT a.body FROM (SELECT CASE WHEN json_valid(state) THEN state END AS known FROM cameras) k
+             JOIN alerts a ON a.event_id IN (json_extract(k.known, '$.open.event_id'),
+                                             json_extract(k.known, '$.motion.open.event_id'))
+                          AND a.type IN ('cry.started', 'motion.started')
              WHERE NOT EXISTS (SELECT 1 FROM clips c WHERE c.event_id = a.event_id) ORDER BY a.id",
         )?;
         query.query_map([], |row| row.get(0))?.collect()
@@ -143,9 +149,9 @@ impl Table {
     /// # Errors
     /// Those of the database.
     pub fn number_of(&self, event_id: &str) -> rusqlite::Result<Option<i64>> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT min(id) FROM alerts WHERE event_id = ?1 AND type = 'cry.started'")?;
+        let mut query = self.0.prepare_cached(
+            "SELECT min(id) FROM alerts WHERE event_id = ?1 AND type IN ('cry.started', 'motion.started')",
+        )?;
         query.query_row([event_id], |row| row.get(0))
     }
 

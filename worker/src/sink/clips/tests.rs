@@ -6,6 +6,7 @@ use std::{
 };
 
 use nursery_shared::{
+    config::{DetectionConfig, MotionRule},
     media::{AudioCodec, AudioTrack, Data},
     message::RecordKind,
 };
@@ -540,14 +541,29 @@ fn for_how_long_a_clip_is_kept_is_not_for_its_writer_to_say() {
     }
 }
 
-/// A camera in whose room it cries, and the alert of that, which is stored; its id.
-fn goes_on(world: &mut World) -> String {
-    let mut camera = CameraState::new(&nursery_shared::config::DetectionConfig::default());
-    let values = vec![0.97; 40];
+/// A camera in whose room it cries.
+fn cries() -> RecordKind {
     let start_us = timestamp::now_us() - 4_000_000;
-    let what = RecordKind::Scores { start_us, step_us: 100_000, values, level_dbfs: -30.0, arrived_us: 0 };
+    RecordKind::Scores {
+        start_us,
+        step_us: 100_000,
+        values: vec![0.97; 40],
+        level_dbfs: -30.0,
+        arrived_us: 0,
+    }
+}
+
+/// A camera before which something moves.
+fn moves() -> RecordKind {
+    RecordKind::Motion { at_us: timestamp::now_us() - 4_000_000, motion: 0.5 }
+}
+
+/// What goes on before a camera, and the alert of that, which is stored; its id.
+fn goes_on(world: &mut World, what: &RecordKind) -> String {
+    let motion = Some(MotionRule { min_duration_s: 0.0, ..MotionRule::default() });
+    let mut camera = CameraState::new(&DetectionConfig { motion, ..DetectionConfig::default() });
     let mut alerts = Vec::new();
-    camera.apply("crib", &what, &mut alerts);
+    camera.apply("crib", what, &mut alerts);
     assert_eq!(alerts.len(), 1);
     let event_id = alerts[0].event_id.clone();
     let cameras = [("crib".to_owned(), camera)].into();
@@ -556,28 +572,74 @@ fn goes_on(world: &mut World) -> String {
 }
 
 #[test]
-fn a_cry_that_was_stored_by_a_process_that_died_has_a_clip_from_the_next_one() {
-    let mut world = World::new("next");
-    goes_on(&mut world);
-    world.again();
-    let mut said = world.clips.tick(world.now);
-    assert_eq!(said.len(), 1);
-    let (number, _, mut file) = opened(said.pop());
+fn an_event_that_was_stored_by_a_process_that_died_has_a_clip_from_the_next_one() {
+    for (name, what) in [("next-cry", cries()), ("next-motion", moves())] {
+        let mut world = World::new(name);
+        goes_on(&mut world, &what);
+        world.again();
+        let mut said = world.clips.tick(world.now);
+        assert_eq!(said.len(), 1, "{name}");
+        let (number, _, mut file) = opened(said.pop());
+        file.write_all(&sound(5_000)).unwrap();
+        assert!(world.clips.tick(world.now).is_empty());
+        world.again();
+        assert!(world.clips.tick(world.now).is_empty(), "it is there already");
+        world.now += Duration::from_secs(5);
+        assert!(world.clips.tick(world.now).is_empty());
+        assert_eq!(world.names(), [format!("{number}.wav")]);
+        world.again();
+        assert!(world.clips.tick(world.now).is_empty());
+    }
+}
+
+#[test]
+fn motion_has_a_clip_beside_that_of_a_cry_of_the_same_camera() {
+    let mut world = World::new("motion");
+    let (cry, said) = world.cry();
+    let (of_cry, _, mut file) = opened(said);
     file.write_all(&sound(5_000)).unwrap();
-    assert!(world.clips.tick(world.now).is_empty());
+    let now = timestamp::rfc3339(timestamp::now_us());
+    let data = serde_json::json!({"event_id": "m-1", "camera": "crib", "onset": now, "motion": 0.5});
+    let (of_motion, _, mut file) = opened(world.tell("motion.started", "m-1", data.clone()));
+    file.write_all(&sound(6_000)).unwrap();
+    world.quiet(&cry).unwrap();
+    world.closed(of_cry, None);
+    assert!(matches!(world.clips.find("m-1").0, Found::NotYet), "the end of a cry is not that of motion");
+    let mut over = data;
+    over["offset"] = now.into();
+    let Some((FromWorker::CloseClip { clip, .. }, None)) = world.tell("motion.ended", "m-1", over) else {
+        panic!()
+    };
+    assert_eq!(clip, of_motion);
+    world.closed(of_motion, None);
+    let (Found::Clip(about), Some(_)) = world.clips.find("m-1") else { panic!() };
+    assert_eq!((about.bytes, about.camera.as_str()), (6_000, "crib"));
+    // Neither is taken for one of no event.
     world.again();
-    assert!(world.clips.tick(world.now).is_empty(), "it is there already");
-    world.now += Duration::from_secs(5);
-    assert!(world.clips.tick(world.now).is_empty());
-    assert_eq!(world.names(), [format!("{number}.wav")]);
+    world.clips.tick(world.now);
+    let mut expected = [of_cry, of_motion].map(|n| format!("{n}.wav"));
+    expected.sort();
+    assert_eq!((world.names(), world.rows()), (expected.to_vec(), expected.to_vec()));
+    let oldest = world.clips.table.oldest(timestamp::now_us(), 9).unwrap();
+    assert_eq!(oldest.len(), 2, "both are over, and give way");
+}
+
+#[test]
+fn a_clock_that_was_set_forward_ends_no_motion() {
+    let mut world = World::new("forward-motion");
+    goes_on(&mut world, &moves());
     world.again();
-    assert!(world.clips.tick(world.now).is_empty());
+    let (number, _, mut file) = opened(world.clips.tick(world.now).pop());
+    file.write_all(&sound(5_000)).unwrap();
+    world.closed(number, None);
+    let days = timestamp::now_us() + 3 * 86_400_000_000;
+    assert!(world.clips.table.oldest(days, 9).unwrap().is_empty(), "its camera says that it goes on");
 }
 
 #[test]
 fn a_clock_that_was_set_forward_ends_no_event() {
     let mut world = World::new("forward");
-    let event_id = goes_on(&mut world);
+    let event_id = goes_on(&mut world, &cries());
     world.again();
     let (number, _, mut file) = opened(world.clips.tick(world.now).pop());
     file.write_all(&sound(5_000)).unwrap();

@@ -183,12 +183,12 @@ function describe(event) {
 }
 
 function buildEvent(event) {
-  const kind = event.type.startsWith("cry") ? "cry" : /offline|overloaded/.test(event.type) ? "offline" : "online";
+  const kind = /^(cry|motion)\./.exec(event.type)?.[1] ?? (/offline|overloaded/.test(event.type) ? "offline" : "online");
   return make("li", { class: kind },
     make("span", { class: "what" }, `${WHAT[event.type] ?? event.type}: ${event.data?.camera ?? ""}`),
     make("time", { datetime: event.timestamp }, clock(event.timestamp)),
     make("span", { class: "more" }, describe(event),
-      kind === "cry" ? make("a", { href: `#event/${event.data.event_id}`, "aria-label": `Details of the cry at ${event.data.camera}, ${clock(event.timestamp)}` }, "Details") : null));
+      ["cry", "motion"].includes(kind) ? make("a", { href: `#event/${event.data.event_id}`, "aria-label": `Details of the ${kind} at ${event.data.camera}, ${clock(event.timestamp)}` }, "Details") : null));
 }
 
 function showEvents() {

@@ -9,26 +9,32 @@
   function showEvent() {
     const data = file.data;
     if (!data || state.view !== "event") return;
+    const moved = data.kind === "motion";
     const begin = Date.parse(data.curve.from), step = data.curve.step_s * 1000;
     const what = {
       from: begin, until: begin + Math.max(1, data.curve.score.length) * step, begin, step_s: data.curve.step_s,
       threshold: data.threshold, score: data.curve.score, level_dbfs: data.curve.level_dbfs,
       marks: [{
         from: Date.parse(data.onset), until: data.offset ? Date.parse(data.offset) : Date.now(),
-        kind: data.feedback?.verdict === "not_cry" ? "refuted" : "cry", label: "Where it cried",
+        kind: moved ? "motion" : data.feedback?.verdict === "not_cry" ? "refuted" : "cry",
+        label: moved ? "Where something moved" : "Where it cried",
       }],
     };
-    put($("event-title"), `Cry at ${data.camera}, ${clock(data.onset)}`);
-    drawCurves($("event-picture"), what, `Score and level of ${data.camera} around the cry, with the threshold`);
+    put($("event-title"), `${moved ? "Motion" : "Cry"} at ${data.camera}, ${clock(data.onset)}`);
+    drawCurves($("event-picture"), what, `Score and level of ${data.camera} around the ${data.kind}, with the threshold`);
     fillTable($("event-rows"), curveRows(what, EVENT_ROWS));
     const facts = [
       ["Camera", data.camera], ["Began", clock(data.onset)], ["Ended", data.offset ? clock(data.offset) : "goes on"],
       ["Lasted", ago(data.duration_s ?? (Date.now() - Date.parse(data.onset)) / 1000)],
-      ["Sure at its announcement", percent(data.score)], ["Sure at most", percent(data.peak_score)],
-      ["Threshold now", percent(data.threshold)],
+      ...(moved
+        ? [["Moved at its announcement", `${percent(data.motion)} of the picture`], ["Moved at most", `${percent(data.peak_motion)} of the picture`]]
+        : [["Sure at its announcement", percent(data.score)], ["Sure at most", percent(data.peak_score)],
+          ["Threshold now", percent(data.threshold)]]),
     ];
     $("event-facts").replaceChildren(...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
     $("event-timeline").href = `#timeline/${encodeURIComponent(data.camera)}`;
+    // What moved is not asked about.
+    $("event-verdict").hidden = $("event-said").hidden = moved;
     const verdict = data.feedback?.verdict ?? null;
     $("said-cry").setAttribute("aria-pressed", String(verdict === "cry"));
     $("said-not-cry").setAttribute("aria-pressed", String(verdict === "not_cry"));

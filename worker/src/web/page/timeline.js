@@ -1,4 +1,4 @@
-// A camera looked back on: its level and score, its cries and outages, between two times. Also what draws curves.
+// A camera looked back on: its level and score, its cries, motion and outages, between two times. Also what draws curves.
 "use strict";
 
 const HEIGHT = { top: 8, score: 120, gap: 10, level: 70, axis: 22 };
@@ -118,6 +118,10 @@ const VERDICT = { cry: "a cry", not_cry: "not a cry" };
         from: Date.parse(o.since), until: o.until ? Date.parse(o.until) : now, kind: "outage",
         label: `Not heard from ${clock(o.since)}${o.until ? ` to ${clock(o.until)}` : " on"}: ${o.reason}`,
       })),
+      ...data.motions.map((m) => ({
+        from: Date.parse(m.onset), until: m.offset ? Date.parse(m.offset) : now, href: `#event/${m.event_id}`, kind: "motion",
+        label: `Motion at ${clock(m.onset)}, ${percent(m.peak_motion ?? m.motion)} of the picture`,
+      })),
       ...data.cries.map((c) => ({
         from: Date.parse(c.onset), until: c.offset ? Date.parse(c.offset) : now, href: `#event/${c.event_id}`,
         kind: c.feedback === "not_cry" ? "refuted" : "cry",
@@ -134,13 +138,14 @@ const VERDICT = { cry: "a cry", not_cry: "not a cry" };
       from: Date.parse(data.from), until: Date.parse(data.until), begin: Date.parse(data.curve.from), step_s: data.curve.step_s,
       threshold: data.threshold, score: data.curve.score, level_dbfs: data.curve.level_dbfs, marks,
     };
-    drawCurves($("timeline-picture"), what, `Score and level of ${data.camera}, with cries and times when it was not heard`);
+    drawCurves($("timeline-picture"), what, `Score and level of ${data.camera}, with cries, motion and times when it was not heard`);
     const plural = (n, word, many) => `${n} ${n === 1 ? word : many}`;
     put($("timeline-summary"), `${plural(data.cries.length, "cry", "cries")}, ${plural(data.outages.length, "outage", "outages")}` +
+      `${data.motions.length ? `, motion ${plural(data.motions.length, "time", "times")}` : ""}` +
       `${data.truncated ? " (the newest; there are more)" : ""}, ${clock(data.from)} to ${clock(data.until)}.`);
     marks.sort((a, b) => b.from - a.from);
     reconcile($("timeline-marks"), marks, (m) => `${m.href ?? "outage"} ${m.from}`,
-      (m) => make("li", { class: m.kind === "outage" ? "offline" : "cry" }, m.href ? make("a", { href: m.href }) : make("span")),
+      (m) => make("li", { class: m.kind === "outage" ? "offline" : m.kind === "motion" ? "motion" : "cry" }, m.href ? make("a", { href: m.href }) : make("span")),
       (node, m) => put(node.firstElementChild, m.label));
     fillTable($("timeline-rows"), curveRows(what, ROWS));
   }
