@@ -63,7 +63,7 @@ impl Kind {
 ///
 /// # Errors
 /// Those of the database.
-pub fn subject(db: &Connection, event_id: &str) -> rusqlite::Result<Option<Subject>> {
+fn subject(db: &Connection, event_id: &str) -> rusqlite::Result<Option<Subject>> {
     let mut query = db.prepare_cached(
         "SELECT body FROM alerts WHERE event_id = ?1
          AND type IN ('cry.started', 'cry.ended', 'motion.started', 'motion.ended') ORDER BY id DESC LIMIT 1",
@@ -272,7 +272,7 @@ mod tests {
     fn motion_is_looked_back_on_and_nobody_is_asked_what_it_was() {
         let mut db = database();
         tell(&db, "cry.started", "c", 100, None);
-        let move_ = |kind: &str, more: &str| {
+        let announced = |kind: &str, more: &str| {
             let body = format!(
                 r#"{{"type":"{kind}","timestamp":"x","data":{{"event_id":"m","camera":"a","onset":"{}","motion":0.2{more}}}}}"#,
                 rfc3339(150 * SECOND_US)
@@ -283,8 +283,8 @@ mod tests {
             )
             .unwrap();
         };
-        move_("motion.started", "");
-        move_(
+        announced("motion.started", "");
+        announced(
             "motion.ended",
             &format!(r#","offset":"{}","duration_s":30,"peak_motion":0.4"#, rfc3339(180 * SECOND_US)),
         );
