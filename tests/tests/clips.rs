@@ -685,10 +685,8 @@ fn the_page_plays_a_clip_and_shows_its_spectrogram() {
     browser.until("nothing plays on", PATIENCE, "return document.querySelector('#clip audio') === null");
     let narrow = "return document.documentElement.scrollWidth <= innerWidth";
     assert_eq!(browser.run(narrow), json!(true));
-    // This test looks into the picture more often than a page would.
-    let ours =
-        |line: &String| line.contains("Failed to load resource") || line.contains("willReadFrequently");
-    let strange: Vec<String> = browser.complaints().into_iter().filter(|line| !ours(line)).collect();
+    let strange: Vec<String> =
+        browser.complaints().into_iter().filter(|line| !line.contains("Failed to load resource")).collect();
     assert!(strange.is_empty(), "{strange:#?}");
     drop(service);
 }
