@@ -110,17 +110,28 @@ impl FrameBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// As [`feed`](Self::feed) and [`next_frame`](Self::next_frame) in one: takes what it needs from the front of `fresh`,
+    /// bytes as they came from the stream. A frame that is whole there is decoded where it is, and only what is left of one
+    /// that is not is kept.
+    pub fn next_frame_of<T: DeserializeOwned>(&mut self, fresh: &mut &[u8]) -> Result<Option<T>, FrameError> {
+        if !self.is_at_boundary() {
+            self.feed(std::mem::take(fresh));
+            return self.next_frame();
+        }
+        let Some((message, used)) = first_frame(fresh, self.max)? else {
+            self.feed(std::mem::take(fresh));
+            return Ok(None);
+        };
+        *fresh = &fresh[used..];
+        Ok(Some(message))
+    }
+
     /// The next whole message, if one has arrived. After an error the stream cannot be trusted any more.
     pub fn next_frame<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
-        let rest = &self.bytes[self.consumed..];
-        let Some(prefix) = rest.first_chunk::<PREFIX>() else { return Ok(None) };
-        let len = u32::from_le_bytes(*prefix) as usize;
-        if len > self.max {
-            return Err(FrameError::TooLarge { len, max: self.max });
-        }
-        let Some(body) = rest.get(PREFIX..PREFIX + len) else { return Ok(None) };
-        let message = codec::decode(body)?;
-        self.consumed += PREFIX + len;
+        let Some((message, used)) = first_frame(&self.bytes[self.consumed..], self.max)? else {
+            return Ok(None);
+        };
+        self.consumed += used;
         Ok(Some(message))
     }
 
@@ -128,6 +139,17 @@ impl FrameBuffer {
     pub fn is_at_boundary(&self) -> bool {
         self.consumed == self.bytes.len()
     }
+}
+
+/// The frame that these bytes begin with, and its length with its prefix; `None` where it is not whole.
+fn first_frame<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<Option<(T, usize)>, FrameError> {
+    let Some(prefix) = bytes.first_chunk::<PREFIX>() else { return Ok(None) };
+    let len = u32::from_le_bytes(*prefix) as usize;
+    if len > max {
+        return Err(FrameError::TooLarge { len, max });
+    }
+    let Some(body) = bytes.get(PREFIX..PREFIX + len) else { return Ok(None) };
+    Ok(Some((codec::decode(body)?, PREFIX + len)))
 }
 
 #[cfg(test)]
@@ -151,6 +173,16 @@ mod tests {
             }
             assert_eq!(out, messages);
             assert!(buffer.is_at_boundary());
+
+            let (mut buffer, mut out) = (FrameBuffer::new(1000), Vec::new());
+            for mut piece in bytes.chunks(chunk) {
+                while let Some(m) = buffer.next_frame_of::<String>(&mut piece).unwrap() {
+                    out.push(m);
+                }
+                assert!(piece.is_empty(), "what is not whole is kept");
+            }
+            assert_eq!(out, messages);
+            assert!(buffer.is_at_boundary());
         }
     }
 
@@ -159,6 +191,8 @@ mod tests {
         let mut buffer = FrameBuffer::new(1000);
         buffer.feed(&u32::MAX.to_le_bytes());
         assert!(matches!(buffer.next_frame::<String>(), Err(FrameError::TooLarge { .. })));
+        let fresh = FrameBuffer::new(1000).next_frame_of::<String>(&mut &u32::MAX.to_le_bytes()[..]);
+        assert!(matches!(fresh, Err(FrameError::TooLarge { .. })));
         let bytes = u32::MAX.to_le_bytes();
         assert!(matches!(read_frame::<String>(&mut &bytes[..], 1000), Err(FrameError::TooLarge { .. })));
     }

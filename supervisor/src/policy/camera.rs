@@ -15,6 +15,9 @@ use super::Time;
 /// Audio that may wait for an inference process; then the oldest window gives way. More than the time in which a
 /// process that hangs is found and replaced, so that this alone loses nothing.
 const BACKLOG: Duration = Duration::from_secs(6);
+/// So much of it where more is heard than can be scored, and has been for a while: what waits longer is not scored in the
+/// end all the same, and what is scored is of now.
+const SHORT_BACKLOG: Duration = Duration::from_secs(1);
 /// Longest gap in a stream after which what the model remembers of it is still of use, whoever hears it then. A room
 /// sounds as it did half a minute ago; a model that knows nothing takes whatever it hears first for what is usual there,
 /// and where that is crying, may be deaf to it for as long as it lasts.
@@ -25,6 +28,8 @@ const LONGEST_GAP_US: u64 = 30_000_000;
 pub struct QueueLimits {
     /// Then the oldest gives way, or a recording is held back.
     pub full: usize,
+    /// As above, in an overload.
+    pub short: usize,
     /// Below this a recording that was held back goes on.
     pub resume: usize,
     /// Then the oldest of a recording gives way too: each process of it that dies leaves what was on its way.
@@ -35,7 +40,8 @@ impl QueueLimits {
     /// For the windows of this model.
     pub fn of(model: &ModelShape) -> Self {
         let full = model.windows_in(BACKLOG).max(2);
-        Self { full, resume: full / 2, most: full * 8 }
+        let short = model.windows_in(SHORT_BACKLOG).max(2).min(full);
+        Self { full, short, resume: full / 2, most: full * 8 }
     }
 }
 

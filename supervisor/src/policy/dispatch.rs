@@ -17,7 +17,7 @@ use nursery_shared::{
 use super::{
     Action, Key, Level, Policy, Time,
     camera::{Memory, PendingWindow},
-    worker::Batch,
+    worker::{Batch, Worker},
 };
 
 /// Bytes in a frame beyond PCM, states and scores: once, and for each window.
@@ -29,6 +29,9 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHER_FROM: usize = 8;
 /// Windows that one process gets before another one gets any.
 const WORTH_WAKING: usize = 4;
+/// Batches that one process has in hand at the most: the one that it scores, and where there is more than enough to do, the
+/// next, so that it need not wait until this process has time for it.
+const IN_HAND: usize = 2;
 /// Inference processes that a window may cost.
 const MAX_DEATHS: usize = 2;
 /// Wall-clock times beyond the year 9999 are not believed.
@@ -91,25 +94,37 @@ impl Policy {
         camera.queue.push_back(PendingWindow { id: self.next_window, window, source, deaths: Vec::new() });
         self.next_window += 1;
         let holds_back = camera.lossless && camera.queue.len() >= self.queue_limits.full;
-        let most = if camera.lossless { self.queue_limits.most } else { self.queue_limits.full };
-        if camera.queue.len() > most {
-            camera.queue.pop_front();
-            camera.dropped += 1;
-            self.dropped += 1;
-            if camera.dropped.is_power_of_two() {
-                let text = format!(
-                    "capture:{}: {} windows dropped so far: they come faster than they are scored \
-                     (more --inference-workers, or fewer cameras)",
-                    camera.config.name, camera.dropped
-                );
-                self.log(Level::Warn, text);
-            }
-        }
+        self.bound_queue(id);
         if holds_back {
             self.set_reading(slot, false);
         }
         self.enter_ring(id);
         Ok(())
+    }
+
+    /// The oldest windows give way where more wait than may.
+    pub(super) fn bound_queue(&mut self, id: u32) {
+        let overloaded = self.load.is_too_much();
+        let Some(camera) = self.cameras.get_mut(&id) else { return };
+        let most = match (camera.lossless, overloaded) {
+            (true, _) => self.queue_limits.most,
+            (false, false) => self.queue_limits.full,
+            (false, true) => self.queue_limits.short,
+        };
+        let before = camera.dropped;
+        let surplus = camera.queue.len().saturating_sub(most);
+        camera.queue.drain(..surplus);
+        camera.dropped += surplus as u64;
+        self.dropped += surplus as u64;
+        // At the first, second, fourth, … of them: with every window it would fill the log.
+        if camera.dropped.checked_ilog2() != before.checked_ilog2() {
+            let text = format!(
+                "capture:{}: {} windows dropped so far: they come faster than they are scored \
+                 (more --inference-workers, or fewer cameras)",
+                camera.config.name, camera.dropped
+            );
+            self.log(Level::Warn, text);
+        }
     }
 
     fn set_reading(&mut self, slot: u32, reading: bool) {
@@ -163,35 +178,64 @@ impl Policy {
         if self.gathers_until.is_some() {
             return;
         }
-        let idle = |slot: u32| self.workers.get(&slot).filter(|w| w.batch.is_none());
+        let serving = self.serving();
+        let idle = |slot: u32| self.workers.get(&slot).filter(|w| w.batches.is_empty());
         let mut idle: Vec<(Time, u32)> =
-            self.serving().into_iter().filter_map(|slot| Some((idle(slot)?.heard_at, slot))).collect();
+            serving.iter().filter_map(|slot| Some((idle(*slot)?.heard_at, *slot))).collect();
         // Whoever has not been heard for longest: one that hangs with nothing in hand shows only when it is given
         // something, and must not be found when there is much to do.
         idle.sort_unstable();
-        let max_batch = self.config.inference.max_batch as usize;
-        // What is read faster than time keeps everybody busy.
-        let lossless = self.ring.iter().any(|id| self.cameras.get(id).is_some_and(|c| c.lossless));
+        // What is read faster than time keeps everybody busy. Where more waits there is enough for all in any case.
+        let lossless = self.ring.len() < idle.len() * WORTH_WAKING
+            && self.ring.iter().any(|id| self.cameras.get(id).is_some_and(|c| c.lossless));
         let least = if lossless { 1 } else { WORTH_WAKING };
         for (i, (_, slot)) in idle.iter().enumerate() {
-            let loaded = self.workers.get(slot).and_then(|w| w.loaded.clone());
-            let model = loaded.unwrap_or_else(|| Arc::clone(&self.model.shape));
-            let most = most_in_a_frame(&model).min(max_batch);
             let share = self.ring.len().div_ceil(idle.len() - i).max(least);
-            let windows = self.take_windows(share.min(most));
-            if windows.is_empty() {
+            if !self.give(*slot, share) {
                 return;
             }
-            let batch = self.next_batch;
-            self.next_batch += 1;
-            let jobs = windows.iter().map(|(id, p)| self.job(*id, p, &model)).collect();
-            self.send(*slot, ToWorker::Batch { batch, windows: jobs });
-            let now = self.now;
-            if let Some(worker) = self.workers.get_mut(slot) {
-                worker.batch = Some(Batch { id: batch, windows, model });
-                worker.heard_at = now;
+        }
+        let max_batch = self.config.inference.max_batch as usize;
+        for slot in serving {
+            // Whole batches alone: a window that waits here goes to whoever is free first. Nothing waits behind what
+            // killed a process before, and that waits behind nothing, or the wrong one might be blamed.
+            let next_is_suspect = || {
+                let camera = self.ring.front().and_then(|id| self.cameras.get(id));
+                camera.and_then(|c| c.queue.front()).is_some_and(|p| !p.deaths.is_empty())
+            };
+            let has_room = |w: &Worker| w.batches.len() < IN_HAND && !w.batches.iter().any(Batch::is_suspect);
+            if self.ring.len() >= max_batch
+                && self.workers.get(&slot).is_some_and(has_room)
+                && !next_is_suspect()
+            {
+                self.give(slot, max_batch);
             }
         }
+    }
+
+    /// Gives a process as many windows of those that wait, in a batch; false where none does.
+    fn give(&mut self, slot: u32, windows: usize) -> bool {
+        let loaded = self.workers.get(&slot).and_then(|w| w.loaded.clone());
+        let model = loaded.unwrap_or_else(|| Arc::clone(&self.model.shape));
+        let most = most_in_a_frame(&model).min(self.config.inference.max_batch as usize);
+        let windows = self.take_windows(windows.min(most));
+        if windows.is_empty() {
+            return false;
+        }
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        let jobs = windows.iter().map(|(id, p)| self.job(*id, p, &model)).collect();
+        self.send(slot, ToWorker::Batch { batch, windows: jobs });
+        let now = self.now;
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            if worker.batches.is_empty() {
+                worker.heard_at = now;
+            }
+            worker.batches.push_back(Batch { id: batch, windows, model });
+            let due = worker.deadline().unwrap_or(Time(u64::MAX));
+            self.quiet_until = self.quiet_until.map(|known| known.min(due));
+        }
+        true
     }
 
     fn job(&self, camera: u32, pending: &PendingWindow, model: &ModelShape) -> WindowJob {
@@ -216,6 +260,9 @@ impl Policy {
             camera.in_flight = true;
             let (slot, resume) =
                 (camera.slot, camera.lossless && camera.queue.len() < self.queue_limits.resume);
+            if !camera.lossless && !suspect {
+                self.load.taken(self.now.since(Time(pending.window.arrived_us)));
+            }
             windows.push((id, pending));
             if resume {
                 self.set_reading(slot, true);
@@ -235,7 +282,7 @@ impl Policy {
     ) -> Result<(), String> {
         let now = self.now;
         let Some(worker) = self.workers.get_mut(&slot) else { return Ok(()) };
-        let Some(batch) = worker.batch.take_if(|b| b.id == batch_id) else {
+        let Some(batch) = worker.batches.pop_front_if(|b| b.id == batch_id) else {
             return Err(format!("sent scores of batch {batch_id}, which it does not have in hand"));
         };
         let matches = scores.len() == batch.windows.len()
@@ -243,12 +290,12 @@ impl Policy {
                 pending.id == s.id && s.scores.len() <= MAX_SCORES && s.scores.iter().all(|p| p.is_finite())
             });
         if !matches {
-            worker.batch = Some(batch); // Taken back when the process is gone.
+            worker.batches.push_front(batch); // Taken back when the process is gone.
             return Err(format!("sent scores that do not fit batch {batch_id}"));
         }
         let expected = batch.model.state_bytes as usize;
         if let Some(got) = scores.iter().map(|s| s.state.as_bytes().len()).find(|got| *got != expected) {
-            worker.batch = Some(batch);
+            worker.batches.push_front(batch);
             return Err(format!(
                 "sent a stream's state of {got} bytes with batch {batch_id} instead of {expected}"
             ));
@@ -295,8 +342,21 @@ impl Policy {
         self.finish_camera(id);
     }
 
-    /// Windows of a process that died: first in their cameras' queues again, or set aside.
-    pub(super) fn take_back(&mut self, name: &str, how: &str, batch: Batch) {
+    /// Windows of a process that died: first in their cameras' queues again, or, those that it was scoring, set aside.
+    pub(super) fn take_back(&mut self, name: &str, how: &str, batches: VecDeque<Batch>) {
+        let mut batches = batches.into_iter();
+        if let Some(batch) = batches.next() {
+            self.blame(name, how, batch);
+        }
+        for (id, pending) in batches.flat_map(|batch| batch.windows) {
+            if let Some(camera) = self.cameras.get_mut(&id) {
+                camera.queue.push_front(pending);
+            }
+            self.released(id);
+        }
+    }
+
+    fn blame(&mut self, name: &str, how: &str, batch: Batch) {
         for (id, mut pending) in batch.windows {
             pending.deaths.push(format!("{name}: {how}"));
             if let Some(camera) = self.cameras.get_mut(&id) {

@@ -174,6 +174,8 @@ pub struct Policy {
     wall_us: i64,
     /// The deadline that was given out last.
     armed: Option<Time>,
+    /// Before this nobody is overdue; `None`: not known, see [`Policy::nobody_is_due_before`].
+    quiet_until: Option<Time>,
     /// Windows wait for others until then.
     gathers_until: Option<Time>,
     load: overload::Load,
@@ -183,6 +185,8 @@ pub struct Policy {
     forgave_silence: bool,
     started_at: Time,
     workers: BTreeMap<u32, Worker>,
+    /// The inference processes among them: few among many, and looked for with every window.
+    judges: BTreeSet<u32>,
     cameras: BTreeMap<u32, Camera>,
     next_slot: u32,
     next_camera: u32,
@@ -237,12 +241,14 @@ impl Policy {
             now,
             wall_us,
             armed: None,
+            quiet_until: None,
             gathers_until: None,
             load: overload::Load::new(now),
             heard_at: now,
             forgave_silence: false,
             started_at: now,
             workers: BTreeMap::new(),
+            judges: BTreeSet::new(),
             cameras: BTreeMap::new(),
             next_slot: 0,
             next_camera: 0,
@@ -283,6 +289,11 @@ impl Policy {
         self.advance(now, wall_us);
         // Everything that arrived during a pass is told before its tick: nobody is judged with an answer unread.
         let judge = matches!(event, Event::Tick);
+        let everyday = match &event {
+            Event::Tick => true,
+            Event::Message { message, .. } => is_everyday(message),
+            _ => false,
+        };
         match event {
             Event::Spawned { key, pid } => self.on_spawned(key, pid),
             Event::SpawnFailed { key, error } => self.on_spawn_failed(key, &error),
@@ -292,7 +303,14 @@ impl Policy {
             Event::Examined { key } => self.on_examined(key),
             Event::Tick => {}
         }
-        let actions = self.settle(judge);
+        let known = everyday && self.actions.iter().all(leaves_deadlines);
+        if !known {
+            self.quiet_until = None;
+        }
+        let actions = self.follow_up(judge);
+        if !known || !actions.iter().all(leaves_deadlines) {
+            self.quiet_until = None;
+        }
         if judge && self.armed.is_some_and(|d| d <= now) {
             // This pass was that deadline's, and is not to be taken for a late one by those that follow at once.
             self.armed = self.earliest_deadline();
@@ -314,9 +332,17 @@ impl Policy {
         self.forgive_if_late();
     }
 
+    /// What follows when an operator has changed something.
+    fn settle(&mut self) -> Vec<Action> {
+        self.quiet_until = None;
+        let actions = self.follow_up(false);
+        self.quiet_until = None;
+        actions
+    }
+
     /// Whatever follows from the present state: timers (those of people who owe something only to `judge`), dispatch,
     /// records, the pool's size, the stop.
-    fn settle(&mut self, judge: bool) -> Vec<Action> {
+    fn follow_up(&mut self, judge: bool) -> Vec<Action> {
         self.expire(judge);
         self.beat();
         self.watch_load();
@@ -349,7 +375,21 @@ impl Policy {
         // Started by the next pass over the timers.
         worker.state = State::Backoff { until: self.now };
         self.workers.insert(slot, worker);
+        self.quiet_until = None;
+        if role == Role::Infer {
+            self.judges.insert(slot);
+        }
         slot
+    }
+
+    fn remove_worker(&mut self, slot: u32) {
+        self.workers.remove(&slot);
+        self.judges.remove(&slot);
+    }
+
+    /// The inference processes, whatever state they are in.
+    fn judges(&self) -> impl Iterator<Item = (u32, &Worker)> {
+        self.judges.iter().filter_map(|slot| Some((*slot, self.workers.get(slot)?)))
     }
 
     fn start(&mut self, slot: u32) {
@@ -435,7 +475,7 @@ impl Policy {
         let healthy_after = Duration::from_secs_f64(self.config.supervision.healthy_after_s);
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         let asked_for = worker.state == State::Stopping && worker.stop_deadline.is_some();
-        let batch = worker.batch.take();
+        let batches = std::mem::take(&mut worker.batches);
         let (name, role, camera) = (worker.name.clone(), worker.role, worker.camera);
         worker.pid = None;
         worker.examined_until = None;
@@ -465,9 +505,7 @@ impl Policy {
             let died = if how.starts_with("could not") { how.clone() } else { format!("died ({how})") };
             self.log(Level::Warn, format!("{name}: {died}, restart in {} ms{see}", wait.as_millis()));
         }
-        if let Some(batch) = batch {
-            self.take_back(&name, &how, batch);
-        }
+        self.take_back(&name, &how, batches);
         match role {
             Role::Sink => {
                 self.ledger.sink_lost();
@@ -492,7 +530,7 @@ impl Policy {
         self.picture_seeker_lost(slot);
         let passing = matches!(role, Role::Infer | Role::Web | Role::Light);
         if passing && self.workers.get(&slot).is_some_and(|w| !w.wanted) {
-            self.workers.remove(&slot);
+            self.remove_worker(slot);
         }
     }
 
@@ -516,7 +554,7 @@ impl Policy {
         let Some(worker) = self.current(key) else { return };
         // Whatever it says comes from its working loop: it is not hung. An infer process that owes a batch
         // only counts when it delivers that.
-        if worker.batch.is_none() {
+        if worker.batches.is_empty() {
             worker.heard_at = now;
         }
         let crime = match message {
@@ -697,6 +735,9 @@ impl Policy {
         let name = worker.name.clone();
         let Some(camera) = worker.camera.and_then(|id| self.cameras.get_mut(&id)) else { return Ok(()) };
         let ended = report.state == StreamState::Ended && camera.stream != StreamState::Ended;
+        if camera.stream != report.state {
+            self.quiet_until = None;
+        }
         camera.stream = report.state;
         camera.error.clone_from(&report.error);
         camera.level_dbfs =
@@ -726,6 +767,7 @@ impl Policy {
         camera.heard_at = camera.heard_at.max(at);
         if camera.told_online != Some(true) {
             camera.told_online = Some(true);
+            self.quiet_until = None;
             let record = Record { camera: camera.config.name.clone(), what: RecordKind::Online { at_us } };
             self.ledger.push(record);
         }
@@ -759,6 +801,27 @@ impl Policy {
                 self.send(sink, message);
             }
         }
+    }
+}
+
+/// What is said all the time, and gives nobody an earlier deadline, but where its handler says so.
+fn is_everyday(message: &FromWorker) -> bool {
+    matches!(
+        message,
+        FromWorker::Window(_)
+            | FromWorker::Scores { .. }
+            | FromWorker::Progress { .. }
+            | FromWorker::Camera(_)
+            | FromWorker::Ack { .. }
+    )
+}
+
+/// What is done all the time; a batch's deadline is known to whoever sends it.
+fn leaves_deadlines(action: &Action) -> bool {
+    match action {
+        Action::Send { message, .. } => matches!(**message, ToWorker::Batch { .. } | ToWorker::Record { .. }),
+        Action::Show { .. } | Action::ShowStatus { .. } => true,
+        _ => false,
     }
 }
 

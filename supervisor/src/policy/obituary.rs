@@ -75,10 +75,8 @@ impl Policy {
         let name_of = |camera: u32| {
             self.cameras.get(&camera).map_or_else(|| "(removed)".to_owned(), |c| c.config.name.clone())
         };
-        let owed = worker.batch.iter().flat_map(|batch| &batch.windows).map(|(camera, pending)| OwedWindow {
-            window: pending.id,
-            camera: name_of(*camera),
-            deaths: pending.deaths.len() as u8,
+        let owed = worker.batches.iter().flat_map(|batch| &batch.windows).map(|(camera, pending)| {
+            OwedWindow { window: pending.id, camera: name_of(*camera), deaths: pending.deaths.len() as u8 }
         });
         let post_mortem = PostMortem {
             id: id.clone(),

@@ -70,13 +70,13 @@ impl Policy {
     ) -> (Result<String, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle(false));
+            return (Err("the service is stopping".into()), self.settle());
         }
         if let PoolSize::Fixed(n) = size
             && !(1..=MAX_POOL).contains(&n)
         {
             let message = format!("a pool of {n} processes: expected a number from 1 to {MAX_POOL}, or auto");
-            return (Err(message), self.settle(false));
+            return (Err(message), self.settle());
         }
         let before = (self.pool_setting(), self.pool_target());
         self.pool_override = Some(size);
@@ -88,14 +88,14 @@ impl Policy {
         let auto = if size == PoolSize::Auto { " (auto)" } else { "" };
         let message = format!("inference pool: {workers} processes{auto}");
         self.log(Level::Info, message.clone());
-        (Ok(message), self.settle(false))
+        (Ok(message), self.settle())
     }
 
     /// Restarts a worker, a camera's capture process, a whole role, or all.
     pub fn restart(&mut self, now: Time, wall_us: i64, name: &str) -> (Result<String, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle(false));
+            return (Err("the service is stopping".into()), self.settle());
         }
         let capture = format!("capture:{name}");
         let slots: Vec<u32> = self
@@ -110,7 +110,7 @@ impl Policy {
             let hint =
                 suggest::nearest(name, known.chain(["capture", "infer", "sink", "web", "light", "all"]))
                     .map_or_else(String::new, |n| format!(", did you mean {n:?}?"));
-            return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle(false));
+            return (Err(format!("no worker, camera or role is called {name:?}{hint}")), self.settle());
         }
         let cameras = |w: &super::Worker| w.role == Role::Capture && w.is_alive();
         let turns: Vec<u32> =
@@ -128,7 +128,7 @@ impl Policy {
         let plural = if slots.len() == 1 { "" } else { "s" };
         let message = format!("restarting {} worker{plural}", slots.len());
         self.log(Level::Info, format!("{name}: {message}"));
-        (Ok(message), self.settle(false))
+        (Ok(message), self.settle())
     }
 
     pub(super) fn restart_slot(&mut self, slot: u32) {
@@ -175,7 +175,7 @@ impl Policy {
         }
         if removed {
             self.cameras.remove(&id);
-            self.workers.remove(&slot);
+            self.remove_worker(slot);
         }
     }
 
@@ -190,7 +190,7 @@ impl Policy {
             self.dismiss_role(Role::Web);
             self.dismiss_role(Role::Light);
         }
-        self.settle(false)
+        self.settle()
     }
 
     pub(super) fn stop_deadline(&self) -> Option<Time> {

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use nursery_shared::message::{Lost, Record, RecordKind, Role, StreamState};
 
-use super::{Level, Policy, Time, camera::Camera, worker::State};
+use super::{
+    Level, Policy, Time,
+    camera::Camera,
+    worker::{State, Worker},
+};
 
 /// A pass that comes later than this after its deadline shows that the host, or this process, stood still.
 const LATE: Duration = Duration::from_secs(2);
@@ -25,19 +29,43 @@ const SLIGHTLY_LATE: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_millis(1500);
 
 impl Policy {
-    pub(super) fn earliest_deadline(&self) -> Option<Time> {
-        let workers = self.workers.values().filter_map(|w| w.deadline());
+    pub(super) fn earliest_deadline(&mut self) -> Option<Time> {
+        let quiet_until = self.nobody_is_due_before();
+        let many = if quiet_until > self.now {
+            Some(quiet_until)
+        } else {
+            let workers = self.workers.values().filter_map(Worker::deadline);
+            workers.chain(self.offline_deadline()).min()
+        };
         let rest = [
             self.stop_deadline(),
             self.pool_deadline(),
             self.stagger_deadline(),
             self.heartbeat_deadline(),
-            self.offline_deadline(),
             self.web_deadline(),
             self.light_deadline(),
             self.gathers_until,
         ];
-        workers.chain(rest.into_iter().flatten()).chain([self.now + LOOK]).min()
+        rest.into_iter().flatten().chain(many).chain([self.now + LOOK]).min()
+    }
+
+    /// A time before which no worker is overdue and no camera has been silent for too long. Looked for among all of them
+    /// only where that can have changed: almost everything that happens only puts off what is due.
+    fn nobody_is_due_before(&mut self) -> Time {
+        if let Some(known) = self.quiet_until.filter(|known| *known > self.now) {
+            if cfg!(any(test, debug_assertions)) {
+                assert!(self.first_due() >= known, "somebody is due before {known:?}");
+            }
+            return known;
+        }
+        *self.quiet_until.insert(self.first_due())
+    }
+
+    fn first_due(&self) -> Time {
+        let limit = self.offline_limit();
+        let workers = self.workers.values().filter_map(Worker::deadline);
+        let cameras = self.cameras.values().filter_map(|c| c.offline_deadline(limit));
+        workers.chain(cameras).min().unwrap_or(Time(u64::MAX))
     }
 
     fn offline_limit(&self) -> Duration {
@@ -101,8 +129,7 @@ impl Policy {
     /// restarted for it the first time. Whoever is still silent when the new deadlines end, is.
     fn forgive_if_all_are_silent(&mut self) {
         let now = self.now;
-        let hung =
-            |w: &super::worker::Worker| w.state == State::Running && w.deadline().is_some_and(|d| d <= now);
+        let hung = |w: &Worker| w.state == State::Running && w.deadline().is_some_and(|d| d <= now);
         if !self.workers.values().any(hung) {
             return;
         }
@@ -122,6 +149,9 @@ impl Policy {
     /// Starts whose time has come, and, to `judge`, acts on everything else that is due.
     pub(super) fn expire(&mut self, judge: bool) {
         let now = self.now;
+        if self.nobody_is_due_before() > now {
+            return;
+        }
         if judge {
             self.forgive_if_all_are_silent();
         }

@@ -9,9 +9,10 @@ use super::{Level, Policy, Time};
 
 /// Windows are counted over so long.
 const PERIOD: Duration = Duration::from_secs(10);
-/// More than this share of them in each of so many periods is an overload; a process that hangs and is replaced, or a host
-/// that stood still, is none.
+/// More than this share of them in each of so many periods is an overload, and so is any where those that are scored have
+/// waited long as a rule; a process that hangs and is replaced, or a host that stood still, is none.
 const MOST: f64 = 0.05;
+const LONG: Duration = Duration::from_secs(2);
 const BEGINS_AFTER: u32 = 2;
 /// It is over after so many periods in which none gave way.
 const ENDS_AFTER: u32 = 3;
@@ -25,6 +26,9 @@ pub(super) struct Load {
     /// Windows at the beginning of the period: heard, and given way.
     heard: u64,
     dropped: u64,
+    /// Windows of live cameras that were given to somebody in the period, and how long they had waited in all.
+    taken: u32,
+    waited: Duration,
     /// Periods in a row in which too many gave way, and in which none did.
     bad: u32,
     good: u32,
@@ -34,7 +38,27 @@ pub(super) struct Load {
 
 impl Load {
     pub fn new(now: Time) -> Self {
-        Self { until: now + PERIOD, heard: 0, dropped: 0, bad: 0, good: 0, told: None }
+        Self {
+            until: now + PERIOD,
+            heard: 0,
+            dropped: 0,
+            taken: 0,
+            waited: Duration::ZERO,
+            bad: 0,
+            good: 0,
+            told: None,
+        }
+    }
+
+    /// A window was given to somebody after this time.
+    pub fn taken(&mut self, waited: Duration) {
+        self.taken += 1;
+        self.waited += waited;
+    }
+
+    /// More is heard than can be scored, and people were told so.
+    pub fn is_too_much(&self) -> bool {
+        self.told == Some(true)
     }
 }
 
@@ -58,12 +82,17 @@ impl Policy {
         let share = dropped as f64 / heard.max(1) as f64;
         let load = &mut self.load;
         (load.heard, load.dropped, load.until) = (all, lost, now + PERIOD);
-        load.bad = if share > MOST { load.bad + 1 } else { 0 };
+        let (waited, taken) = (std::mem::take(&mut load.waited), std::mem::take(&mut load.taken));
+        let late = dropped > 0 && waited > LONG * taken;
+        load.bad = if share > MOST || late { load.bad + 1 } else { 0 };
         load.good = if dropped == 0 { load.good + 1 } else { 0 };
         if load.bad >= BEGINS_AFTER && load.told != Some(true) {
             load.told = Some(true);
             let periods = PERIOD * load.bad;
             self.tell_overload(periods, share);
+            // What waits longer than it may from now on is late already.
+            let ids: Vec<u32> = self.cameras.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.bound_queue(id));
         } else if load.good >= ENDS_AFTER && load.told != Some(false) {
             if load.told == Some(true) {
                 self.log(Level::Info, "everything that is heard is scored again".into());
@@ -76,7 +105,8 @@ impl Policy {
 
     fn tell_overload(&mut self, for_so_long: Duration, share: f64) {
         let reason = format!(
-            "{:.0} % of what was heard in the last {} s was not scored: {}",
+            "{:.*} % of what was heard in the last {} s was not scored: {}",
+            usize::from(share < 0.01),
             share * 100.0,
             PERIOD.as_secs(),
             if self.serving().is_empty() {

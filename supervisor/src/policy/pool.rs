@@ -193,7 +193,7 @@ impl Policy {
         } else {
             worker.state = State::Stopped;
             if matches!(worker.role, Role::Infer | Role::Web | Role::Light) {
-                self.workers.remove(&slot);
+                self.remove_worker(slot);
             }
         }
     }

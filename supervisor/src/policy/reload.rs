@@ -21,11 +21,11 @@ impl Policy {
     ) -> (Result<Changes, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle(false));
+            return (Err("the service is stopping".into()), self.settle());
         }
         let refused = model.as_ref().map_or(Ok(()), |shape| self.fits(shape));
         if let Err(why) = refused {
-            return (Err(format!("inference.model: {why}")), self.settle(false));
+            return (Err(format!("inference.model: {why}")), self.settle());
         }
         let mut changes = Changes::between(&self.config, &config);
         let old_pool = (self.pool_setting(), self.pool_target());
@@ -68,7 +68,7 @@ impl Policy {
             );
         }
         self.log(Level::Info, changes.to_string());
-        (Ok(changes), self.settle(false))
+        (Ok(changes), self.settle())
     }
 
     /// The same configuration, but its model file holds another model now.
@@ -80,7 +80,7 @@ impl Policy {
     ) -> (Result<String, String>, Vec<Action>) {
         self.advance(now, wall_us);
         if self.stopping.is_some() {
-            return (Err("the service is stopping".into()), self.settle(false));
+            return (Err("the service is stopping".into()), self.settle());
         }
         let id = super::presentable(&shape.id);
         let path = self.config.inference.model.clone();
@@ -95,7 +95,7 @@ impl Policy {
         if let Ok(text) = &result {
             self.log(Level::Info, text.clone());
         }
-        (result, self.settle(false))
+        (result, self.settle())
     }
 
     fn reload_pool(&mut self, old: &Config, old_pool: u32, model: Option<ModelShape>, changes: &mut Changes) {

@@ -177,11 +177,10 @@ impl Policy {
     /// The slots whose processes are given windows: those that have loaded the model in use, or, where none of them
     /// runs, whoever does.
     pub(super) fn serving(&self) -> Vec<u32> {
-        let running =
-            || self.workers.iter().filter(|(_, w)| w.role == Role::Infer && w.state == State::Running);
+        let running = || self.judges().filter(|(_, w)| w.state == State::Running);
         let right = |w: &Worker| w.loaded.as_ref().is_some_and(|m| m.id == self.model.shape.id);
-        let serving: Vec<u32> = running().filter(|(_, w)| right(w)).map(|(slot, _)| *slot).collect();
-        if serving.is_empty() { running().map(|(slot, _)| *slot).collect() } else { serving }
+        let serving: Vec<u32> = running().filter(|(_, w)| right(w)).map(|(slot, _)| slot).collect();
+        if serving.is_empty() { running().map(|(slot, _)| slot).collect() } else { serving }
     }
 
     /// One step further in a renewal, as soon as the present one is done.
@@ -212,14 +211,12 @@ impl Policy {
     }
 
     fn stand_ins(&self) -> impl Iterator<Item = (u32, &Worker)> {
-        let is_one = |(_, w): &(&u32, &Worker)| w.role == Role::Infer && w.wanted && w.stand_in;
-        self.workers.iter().filter(is_one).map(|(slot, w)| (*slot, w))
+        self.judges().filter(|(_, w)| w.wanted && w.stand_in)
     }
 
     /// The processes that make up the pool, whatever state they are in.
     pub(super) fn members(&self) -> impl Iterator<Item = (u32, &Worker)> {
-        let is_one = |(_, w): &(&u32, &Worker)| w.role == Role::Infer && w.wanted && !w.stand_in;
-        self.workers.iter().filter(is_one).map(|(slot, w)| (*slot, w))
+        self.judges().filter(|(_, w)| w.wanted && !w.stand_in)
     }
 
     /// Sends some stand-ins away, but nobody without whom there would be nobody: such a one goes later.

@@ -7,7 +7,10 @@ use nursery_shared::{
     timestamp,
 };
 
-use super::{Policy, Time, worker::State};
+use super::{
+    Policy, Time,
+    worker::{State, Worker},
+};
 
 /// Where every window and record is, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,12 +56,7 @@ impl Policy {
         Accounts {
             taken: self.taken,
             queued: self.cameras.values().map(|c| c.queue.len() as u64).sum(),
-            in_flight: self
-                .workers
-                .values()
-                .filter_map(|w| w.batch.as_ref())
-                .map(|b| b.windows.len() as u64)
-                .sum(),
+            in_flight: self.workers.values().map(Worker::in_hand).sum(),
             scored: self.scored,
             dropped: self.dropped,
             set_aside: self.quarantined,
@@ -137,7 +135,7 @@ impl Policy {
                 },
                 auto: self.auto_status(),
                 queued: self.cameras.values().map(|c| c.queue.len() as u64).sum(),
-                in_flight: infer().filter_map(|w| w.batch.as_ref()).map(|b| b.windows.len() as u64).sum(),
+                in_flight: infer().map(Worker::in_hand).sum(),
                 scored: self.scored,
                 quarantined: self.quarantined,
                 latency_ms: self.latency.percentiles(),

@@ -228,7 +228,7 @@ impl World {
         self.say(&format!("capture:{camera}"), FromWorker::Window(window));
     }
 
-    /// The batch that an inference process has in hand.
+    /// The batch that an inference process has in hand and scores first.
     fn batch(&self, name: &str) -> Option<(u64, Vec<u64>)> {
         let (batch, jobs) = self.jobs(name)?;
         Some((batch, jobs.iter().map(|w| w.id).collect()))
@@ -237,9 +237,9 @@ impl World {
     /// The same as it was sent.
     fn jobs(&self, name: &str) -> Option<(u64, &[WindowJob])> {
         let (key, inbox) = self.running.get(name)?;
-        self.policy.workers[&key.slot].batch.as_ref()?;
+        let first = self.policy.workers[&key.slot].batches.front()?.id;
         inbox.iter().rev().find_map(|m| match m {
-            ToWorker::Batch { batch, windows } => Some((*batch, windows.as_slice())),
+            ToWorker::Batch { batch, windows } if *batch == first => Some((*batch, windows.as_slice())),
             _ => None,
         })
     }
@@ -818,6 +818,89 @@ fn a_full_batch_waits_for_nobody() {
     assert!(world.batch("infer:0").is_none());
     world.window(names[most]);
     assert_eq!(world.batch("infer:0").map(|(_, ids)| ids.len()), Some(most));
+}
+
+#[test]
+fn where_much_waits_the_next_batch_is_in_hand_already_and_a_death_is_not_blamed_on_it() {
+    let names: Vec<String> = (0..48).map(|n| format!("c{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::new(setup(&names, 1));
+    let most = world.policy.config.inference.max_batch as usize;
+    let in_hand = |world: &World| {
+        let key = world.running["infer:0"].0;
+        let batches = &world.policy.workers[&key.slot].batches;
+        batches.iter().map(|b| b.windows.len()).collect::<Vec<_>>()
+    };
+    names[..most].iter().for_each(|name| world.window(name));
+    names[most..2 * most - 1].iter().for_each(|name| world.window(name));
+    assert_eq!(in_hand(&world), [most], "less than a batch waits for whoever is free first");
+    names[2 * most - 1..].iter().for_each(|name| world.window(name));
+    assert_eq!(in_hand(&world), [most, most], "and no more than one waits in its hands");
+    let first: BTreeSet<u64> = world.batch("infer:0").unwrap().1.into_iter().collect();
+    world.exit("infer:0", Exit::Signal(11));
+    world.pass(Duration::from_secs(1), &[]);
+    // Those of the first go alone.
+    let mut alone = BTreeSet::new();
+    let mut scored = 0;
+    while let Some((_, ids)) = world.batch("infer:0") {
+        if first.contains(&ids[0]) {
+            assert_eq!((ids.len(), in_hand(&world).len()), (1, 1), "with nothing behind it");
+            alone.insert(ids[0]);
+        }
+        scored += ids.len();
+        world.score("infer:0");
+        world.pass(Duration::from_millis(30), &[]);
+    }
+    assert_eq!((alone, scored), (first, names.len()));
+    assert_eq!(world.status().inference.scored, names.len() as u64);
+
+    // It has answered the first and hangs with the second: that one's deadline is its own.
+    names[..2 * most].iter().for_each(|name| world.window(name));
+    assert_eq!(in_hand(&world), [most, most]);
+    world.pass(Duration::from_secs(3), &[]);
+    world.score("infer:0");
+    world.pass(Duration::from_secs(3), &[]);
+    assert_eq!(in_hand(&world), [most], "not overdue yet");
+    world.pass(Duration::from_secs(2), &[]);
+    assert_eq!(world.status().workers.iter().find(|w| w.name == "infer:0").unwrap().restarts, 2);
+}
+
+#[test]
+fn in_an_overload_what_is_scored_is_of_now_and_afterwards_windows_may_wait_again() {
+    let mut world = World::new(setup(&["a", "b"], 1));
+    ["a", "b"].iter().for_each(|name| world.live(name));
+    let short = world.policy.queue_limits.short as u64;
+    assert!((2..queue()).contains(&short));
+    // Four windows a second of each camera; one window of all is scored in a second.
+    let mut waited = Vec::new();
+    for second in 0..40 {
+        for _ in 0..4 {
+            ["a", "b"].iter().for_each(|name| world.window(name));
+            world.pass(Duration::from_millis(250), &["infer:0"]);
+        }
+        let arrived = |world: &World| {
+            let key = world.running["infer:0"].0;
+            world.policy.workers[&key.slot].batches[0].windows[0].1.window.arrived_us
+        };
+        world.score("infer:0");
+        waited.push((second, world.now.since(Time(arrived(&world)))));
+    }
+    let of = |from: usize| waited[from..].iter().map(|(_, waited)| *waited).max().unwrap();
+    assert!(waited[15].1 > Duration::from_secs(4), "a backlog, as if somebody hung: {waited:?}");
+    assert!(of(30) <= Duration::from_millis(1_500), "{waited:?}");
+    let status = world.status();
+    let dropped: u64 = status.cameras.iter().map(|c| c.dropped).sum();
+    assert_eq!(status.inference.scored + status.inference.queued + status.inference.in_flight + dropped, 320);
+    assert!(status.cameras.iter().all(|c| c.dropped > 50), "evenly: {:?}", status.cameras);
+    assert!(world.records().iter().any(|(_, r)| matches!(r.what, RecordKind::Overloaded(_))));
+
+    while world.batch("infer:0").is_some() {
+        world.score("infer:0");
+    }
+    world.pass(Duration::from_secs(50), &[]);
+    assert!(world.records().iter().any(|(_, r)| matches!(r.what, RecordKind::Relieved { .. })));
+    (0..=queue()).for_each(|_| world.window("a"));
+    assert_eq!(world.status().inference.queued, queue(), "as many as before may wait");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One worker as the policy sees it: its state, what it owes and until when.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use nursery_shared::{
     cage::Cage,
@@ -53,6 +53,13 @@ pub struct Batch {
     pub model: Arc<ModelShape>,
 }
 
+impl Batch {
+    /// A window of it was in the hands of a process that died.
+    pub fn is_suspect(&self) -> bool {
+        self.windows.iter().any(|(_, pending)| !pending.deaths.is_empty())
+    }
+}
+
 /// A worker's slot; processes come and go in it, each with its own generation.
 #[derive(Debug)]
 pub struct Worker {
@@ -81,8 +88,8 @@ pub struct Worker {
     pub stop_deadline: Option<Time>,
     /// It hangs, is being looked into, and is killed at this time if that takes so long.
     pub examined_until: Option<Time>,
-    /// infer: what it has in hand.
-    pub batch: Option<Batch>,
+    /// infer: what it has in hand, the one that it is scoring first.
+    pub batches: VecDeque<Batch>,
     /// infer: microseconds spent with a batch in hand, for sizing the pool.
     pub busy_us: u64,
     /// capture: not read from at present, so it cannot be expected to report.
@@ -124,7 +131,7 @@ impl Worker {
             kill_reason: None,
             stop_deadline: None,
             examined_until: None,
-            batch: None,
+            batches: VecDeque::new(),
             busy_us: 0,
             paused: false,
             ended: false,
@@ -142,6 +149,11 @@ impl Worker {
         matches!(self.state, State::Starting | State::Running | State::Stopping)
     }
 
+    /// Windows in its hands.
+    pub fn in_hand(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.windows.len() as u64).sum()
+    }
+
     /// When the worker is overdue, if it owes anything.
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
@@ -149,7 +161,7 @@ impl Worker {
             State::Running => match self.role {
                 Role::Capture if self.paused => None,
                 Role::Capture => Some(self.heard_at + CAPTURE_LIMIT),
-                Role::Infer => self.batch.as_ref().map(|_| self.heard_at + INFER_LIMIT),
+                Role::Infer => self.batches.front().map(|_| self.heard_at + INFER_LIMIT),
                 Role::Sink => Some(self.heard_at + SINK_LIMIT),
                 Role::Web => Some(self.heard_at + WEB_LIMIT),
                 Role::Light => Some(self.heard_at + LIGHT_LIMIT),

@@ -26,6 +26,8 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 const OLD_MOUNT: &str = "/sys/fs/cgroup";
 /// Group of this process, since one with groups below it may hold none itself.
 const OWN: &str = "supervisor";
+/// What the group of all capture processes, with theirs below it, ends with.
+const CAPTURES: &str = "captures";
 /// What groups that are ours begin with, where others have theirs beside them.
 const PREFIX: &str = "nursery-";
 /// Processes and threads of a worker and its programs.
@@ -55,15 +57,22 @@ impl Controller {
     /// Files and what is written to them; the first one must be there. Weights count 100 as usual.
     fn settings(self, version: Version, memory: u64, weight: u64) -> Vec<(&'static str, String)> {
         match (self, version) {
+            (Self::Cpu, _) => vec![weigh(version, weight)],
             // With one process of a worker all go: what is left of it would be of no use.
             (Self::Memory, Version::Two) => {
                 vec![("memory.max", memory.to_string()), ("memory.oom.group", "1".into())]
             }
             (Self::Memory, Version::One) => vec![("memory.limit_in_bytes", memory.to_string())],
             (Self::Pids, _) => vec![("pids.max", PROCESSES.to_string())],
-            (Self::Cpu, Version::Two) => vec![("cpu.weight", weight.to_string())],
-            (Self::Cpu, Version::One) => vec![("cpu.shares", (weight * 1024 / 100).to_string())],
         }
+    }
+}
+
+/// File and what is written to it for a weight that counts 100 as usual.
+fn weigh(version: Version, weight: u64) -> (&'static str, String) {
+    match version {
+        Version::Two => ("cpu.weight", weight.to_string()),
+        Version::One => ("cpu.shares", (weight * 1024 / 100).to_string()),
     }
 }
 
@@ -86,6 +95,8 @@ struct Place {
 pub struct Groups {
     places: Vec<Place>,
     next: u64,
+    /// Groups of this service that hold others, or itself, and where who is in them goes when it ends.
+    standing: Vec<(PathBuf, PathBuf)>,
     /// Directories that still held somebody who was about to die.
     left: Vec<PathBuf>,
 }
@@ -109,19 +120,21 @@ pub struct Ended {
     pub out_of_memory: Option<u64>,
 }
 
-/// Weight against other groups when processors are scarce: who hears, stores and tells goes before who judges, and one
-/// inference process serves many cameras. Who is only looked at comes last.
+/// Weight against other groups when processors are scarce: who hears, stores and tells goes before who judges. What is
+/// heard late nobody knows of, and what is not judged is counted and told. Who is only looked at comes last. Capture
+/// processes share the weight of their group, or many of them would outweigh everybody, and a few nobody.
 fn weight(role: Role) -> u64 {
     match role {
         Role::Capture => 100,
-        Role::Infer => 200,
-        Role::Sink => 300,
-        Role::Web | Role::Light => 50,
+        Role::Infer => 50,
+        Role::Sink => 200,
+        Role::Web | Role::Light => 25,
     }
 }
 
-/// The weight of the supervisor itself.
-const OWN_WEIGHT: u64 = 500;
+/// The weight of all capture processes together, and of the supervisor, through whose hands everything goes.
+const CAPTURES_WEIGHT: u64 = 400;
+const OWN_WEIGHT: u64 = 400;
 
 /// The directory of this process's group in version 2, where groups below it may be made.
 ///
@@ -236,9 +249,46 @@ impl Groups {
                 Ok(place) => format!("{}: nobody gave it the controller of memory", place.display()),
             });
         }
-        let mut groups = Self { places, next: 0, left: Vec::new() };
+        let mut groups = Self { places, next: 0, standing: Vec::new(), left: Vec::new() };
         groups.remove_former();
+        groups.weigh_itself();
         Ok(groups)
+    }
+
+    /// Where only version 1 has weights, this process gets its own too. Without it is merely as heavy as anybody.
+    fn weigh_itself(&mut self) {
+        let weighs = |p: &&Place| p.version == Version::One && p.controllers.contains(&Controller::Cpu);
+        let Some(place) = self.places.iter().find(weighs) else { return };
+        let directory = place.directory.join(format!("{PREFIX}{}-{OWN}", std::process::id()));
+        if fs::create_dir(&directory).is_err() {
+            return;
+        }
+        let (file, value) = weigh(place.version, OWN_WEIGHT);
+        let _ = fs::write(directory.join(file), value);
+        let _ = fs::write(directory.join("cgroup.procs"), std::process::id().to_string());
+        self.standing.push((directory, place.directory.clone()));
+    }
+
+    /// Where the groups of a role are, below a place; made where they have one of their own and it is not there yet.
+    fn parent(&mut self, place: usize, role: Role) -> io::Result<PathBuf> {
+        let place = &self.places[place];
+        if role != Role::Capture {
+            return Ok(place.directory.clone());
+        }
+        let directory = place.directory.join(format!("{PREFIX}{}-{CAPTURES}", std::process::id()));
+        if self.standing.iter().any(|(standing, _)| *standing == directory) {
+            return Ok(directory);
+        }
+        fs::create_dir(&directory).map_err(|e| at(&directory, e))?;
+        self.standing.push((directory.clone(), place.directory.clone()));
+        if place.controllers.contains(&Controller::Cpu) {
+            let (file, value) = weigh(place.version, CAPTURES_WEIGHT);
+            let _ = fs::write(directory.join(file), value);
+        }
+        if place.version == Version::Two {
+            hand_down(&directory, &place.controllers)?;
+        }
+        Ok(directory)
     }
 
     /// A group for a process that is about to be started, which may have `memory` bytes.
@@ -250,9 +300,11 @@ impl Groups {
         self.next += 1;
         let name = format!("{PREFIX}{}-{}-{}", std::process::id(), role.as_str(), self.next);
         let mut group = Group { parts: Vec::new(), entrances: Vec::new(), memory: None, seen: 0 };
-        for place in &self.places {
-            let directory = place.directory.join(&name);
-            if let Err(e) = group.add(place, directory, memory, weight(role)) {
+        for n in 0..self.places.len() {
+            let added = self
+                .parent(n, role)
+                .and_then(|parent| group.add(&self.places[n], parent.join(&name), memory, weight(role)));
+            if let Err(e) = added {
                 self.end(group);
                 return Err(e);
             }
@@ -305,24 +357,37 @@ impl Groups {
                     .and_then(|n| n.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
                 let orphaned =
                     |pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
-                if of.is_some_and(orphaned) && fs::remove_dir(entry.path()).is_err() {
-                    kill_members(&entry.path());
-                    self.left.push(entry.path());
+                if of.is_some_and(orphaned) {
+                    // Those below it first.
+                    let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+                    let below = below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path());
+                    self.left.extend(below.chain([entry.path()]));
                 }
             }
         }
+        self.sweep();
     }
 }
 
 impl Drop for Groups {
     fn drop(&mut self) {
         self.sweep();
+        for (directory, outside) in &self.standing {
+            for pid in members(directory) {
+                let _ = fs::write(outside.join("cgroup.procs"), pid.to_string());
+            }
+            // One that still holds somebody is removed by the next service.
+            let _ = fs::remove_dir(directory);
+        }
     }
+}
+
+fn at(path: &Path, e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 
 impl Group {
     fn add(&mut self, place: &Place, directory: PathBuf, memory: u64, weight: u64) -> io::Result<()> {
-        let at = |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         fs::create_dir(&directory).map_err(|e| at(&directory, e))?;
         self.parts.push((directory.clone(), place.version));
         for controller in &place.controllers {
@@ -370,7 +435,8 @@ fn members(directory: &Path) -> Vec<i32> {
 }
 
 fn kill_members(directory: &Path) {
-    for pid in members(directory) {
+    let own = std::process::id().cast_signed();
+    for pid in members(directory).into_iter().filter(|pid| *pid != own) {
         // Gone already: just as well.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
@@ -402,19 +468,31 @@ fn divide(place: &Path) -> Option<Place> {
             // One that ended meanwhile needs no place.
             let _ = fs::write(own.join("cgroup.procs"), pid.to_string());
         }
-        controllers.retain(|controller| {
-            let mut file = OpenOptions::new().write(true).open(place.join("cgroup.subtree_control"));
-            file.as_mut().is_ok_and(|f| f.write_all(format!("+{}", controller.name()).as_bytes()).is_ok())
-        });
+        controllers.retain(|controller| hand_down(place, &[*controller]).is_ok());
         let _ = fs::write(own.join("cpu.weight"), OWN_WEIGHT.to_string());
     }
     Some(Place { directory: place.to_owned(), version: Version::Two, controllers })
 }
 
+/// Groups below this one of version 2 get these controllers.
+fn hand_down(place: &Path, controllers: &[Controller]) -> io::Result<()> {
+    let path = place.join("cgroup.subtree_control");
+    for controller in controllers {
+        let mut file = OpenOptions::new().write(true).open(&path).map_err(|e| at(&path, e))?;
+        file.write_all(format!("+{}", controller.name()).as_bytes()).map_err(|e| at(&path, e))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// A process has one part of the groups.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn settings_of_both_versions_say_the_same() {
@@ -430,6 +508,7 @@ mod tests {
 
     #[test]
     fn a_group_holds_a_process_kills_what_it_started_and_is_removed() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(mut groups) = Groups::find() else {
             eprintln!("SKIPPED: no part of the control groups is ours here");
             return;
@@ -452,5 +531,37 @@ mod tests {
             groups.sweep();
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn however_many_cameras_there_are_their_processes_have_one_weight_together() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut groups) = Groups::find() else {
+            eprintln!("SKIPPED: no part of the control groups is ours here");
+            return;
+        };
+        let made: Vec<Group> =
+            [Role::Capture, Role::Capture, Role::Infer].map(|r| groups.make(r, 64 << 20).unwrap()).into();
+        for (n, place) in groups.places.iter().enumerate() {
+            let parents: Vec<&Path> = made.iter().map(|g| g.parts[n].0.parent().unwrap()).collect();
+            assert_eq!(parents[0], parents[1]);
+            assert_eq!(parents[0].parent(), Some(&*place.directory), "beside the others");
+            assert_eq!(parents[2], place.directory);
+            if place.controllers.contains(&Controller::Cpu) {
+                let (file, value) = weigh(place.version, CAPTURES_WEIGHT);
+                assert_eq!(fs::read_to_string(parents[0].join(file)).unwrap().trim(), value);
+                let (file, value) = weigh(place.version, OWN_WEIGHT);
+                let own = groups.standing.iter().map(|(directory, _)| directory);
+                let own = own.filter(|d| d.to_string_lossy().ends_with(OWN)).collect::<Vec<_>>();
+                if place.version == Version::One {
+                    assert_eq!(fs::read_to_string(own[0].join(file)).unwrap().trim(), value);
+                    assert!(members(own[0]).contains(&std::process::id().cast_signed()));
+                }
+            }
+        }
+        let standing = groups.standing.clone();
+        made.into_iter().for_each(|group| _ = groups.end(group));
+        drop(groups);
+        assert!(standing.iter().all(|(directory, _)| !directory.exists()), "{standing:?}");
     }
 }

@@ -2,7 +2,7 @@
 //! system calls.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::Read,
     os::{
         fd::{AsFd, OwnedFd},
@@ -57,6 +57,8 @@ const DEAF: Duration = Duration::from_secs(1);
 const MAX_EXAMINERS: usize = 2;
 /// Readiness events taken at once.
 const EVENTS: usize = 256;
+/// Bytes taken from a worker's socket at once: as much as fits into one.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// What a descriptor in the loop is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -139,8 +141,14 @@ pub struct EventLoop {
     remains: Option<Remains>,
     post_mortems: PostMortems,
     pub(super) notifier: Notifier,
+    /// Room for what is read from a worker.
+    buffer: Vec<u8>,
     /// Sockets with more to read than their quota.
     more: Vec<u32>,
+    /// Those that may wait for something else than the kernel was told last.
+    changed: Vec<u32>,
+    /// Those at whose end a process still runs.
+    ended: BTreeSet<u32>,
     events: VecDeque<Event>,
     /// Of those messages among the events that bring one, in their order.
     descriptors: VecDeque<OwnedFd>,
@@ -206,7 +214,10 @@ impl EventLoop {
             remains: None,
             post_mortems,
             notifier,
+            buffer: vec![0; READ_AT_ONCE],
             more: Vec::new(),
+            changed: Vec::new(),
+            ended: BTreeSet::new(),
             events: VecDeque::new(),
             descriptors: VecDeque::new(),
             passing: None,
@@ -308,10 +319,7 @@ impl EventLoop {
                 Action::SetReading { key, reading } => {
                     if let Some(process) = self.process(key) {
                         process.reading = reading;
-                        // Whole frames may wait in the buffer, of which the kernel knows nothing.
-                        if reading {
-                            self.more.push(key.slot);
-                        }
+                        self.changed.push(key.slot);
                     }
                 }
                 Action::Log { level, text } => match level {
@@ -336,9 +344,12 @@ impl EventLoop {
     }
 
     fn send(&mut self, key: Key, message: &ToWorker, descriptor: Option<OwnedFd>) {
-        if let Some(process) = self.process(key)
-            && let Err(why) = process.send(message, descriptor)
-        {
+        let Some(process) = self.process(key) else { return };
+        let outcome = process.send(message, descriptor);
+        if process.has_other_interest() {
+            self.changed.push(key.slot);
+        }
+        if let Err(why) = outcome {
             self.events.push_back(Event::Broken { key, why });
         }
     }
@@ -426,9 +437,13 @@ impl EventLoop {
             Token::Socket(slot) => {
                 if let Some(process) = self.processes.get_mut(&slot) {
                     process.flush();
+                    if process.has_other_interest() {
+                        self.changed.push(slot);
+                    }
                     if !process.reading && process.has_hung_up() {
                         // What it said before is read when it has exited, which is to be expected now.
                         process.ended_at.get_or_insert_with(Instant::now);
+                        self.ended.insert(slot);
                         let _ = self.epoll.delete(process.socket.as_fd());
                     }
                 }
@@ -539,7 +554,7 @@ impl EventLoop {
         }
         let key = process.key;
         let mut messages = Vec::new();
-        let outcome = process.read(&mut messages);
+        let outcome = process.read(&mut self.buffer, &mut messages);
         for (message, _) in &mut messages {
             if let FromWorker::Caged(cage) = message {
                 // What a worker cannot know itself.
@@ -563,6 +578,7 @@ impl EventLoop {
                 // Usually its exit is reported in a moment, and tells more.
                 if let Some(process) = self.processes.get_mut(&slot) {
                     process.ended_at = Some(Instant::now());
+                    self.ended.insert(slot);
                     let _ = self.epoll.delete(process.socket.as_fd());
                 }
             }
@@ -599,7 +615,7 @@ impl EventLoop {
         // many quotas, unless somebody who inherited it goes on writing.
         let mut messages = Vec::new();
         for _ in 0..LAST_WORDS {
-            if !matches!(process.read(&mut messages), Read1::More) {
+            if !matches!(process.read(&mut self.buffer, &mut messages), Read1::More) {
                 break;
             }
         }
@@ -607,6 +623,7 @@ impl EventLoop {
         self.take(key, messages);
         self.events.push_back(Event::Exited { key, exit: ended.exit });
         self.end_examination(key);
+        self.ended.remove(&slot);
         self.remains = self.processes.remove(&slot).map(|process| process.into_remains(ended));
         self.handle_events();
         self.remains = None;
@@ -777,18 +794,17 @@ impl EventLoop {
             self.end_tryout();
         }
         self.abandoned.retain_mut(|probe| !probe.is_gone());
-        let ended: Vec<Key> = self
-            .processes
-            .values_mut()
-            .filter(|p| p.ended_at.is_some_and(|t| now >= t + END_GRACE))
-            .map(|p| {
-                // Said once; the kill follows.
-                p.ended_at = Some(now + Duration::from_secs(3600));
-                p.key
-            })
-            .collect();
-        for key in ended {
-            self.events.push_back(Event::Broken { key, why: "closed its socket".into() });
+        let processes = &self.processes;
+        let is_over = |slot: &u32| {
+            let ended_at = processes.get(slot).and_then(|p| p.ended_at);
+            ended_at.is_none_or(|t| now >= t + END_GRACE)
+        };
+        // Said once; the kill follows.
+        for slot in self.ended.extract_if(.., is_over) {
+            if let Some(process) = processes.get(&slot) {
+                let why = "closed its socket".into();
+                self.events.push_back(Event::Broken { key: process.key, why });
+            }
         }
     }
 
@@ -801,7 +817,8 @@ impl EventLoop {
             wait = wait.min(deadline.since(Self::now().0));
         }
         let now = Instant::now();
-        let ended = self.processes.values().filter_map(|p| p.ended_at).map(|t| t + END_GRACE);
+        let ended_at = |slot| self.processes.get(slot).and_then(|p| p.ended_at);
+        let ended = self.ended.iter().filter_map(ended_at).map(|t| t + END_GRACE);
         let probe = self.tryout.as_ref().map(|t| t.probe.deadline());
         let own = self
             .clients
@@ -820,9 +837,10 @@ impl EventLoop {
 
     /// Tells the kernel what each descriptor waits for, where that changed.
     fn update_interest(&mut self) {
-        for (slot, process) in &mut self.processes {
+        for slot in self.changed.drain(..) {
+            let Some(process) = self.processes.get_mut(&slot) else { continue };
             if let Some(flags) = process.changed_interest() {
-                let mut event = EpollEvent::new(flags, Token::Socket(*slot).encode());
+                let mut event = EpollEvent::new(flags, Token::Socket(slot).encode());
                 // It can only fail for a descriptor that was never added.
                 let _ = self.epoll.modify(process.socket.as_fd(), &mut event);
             }

@@ -45,6 +45,9 @@ const OUTPUT_QUOTA: usize = 64 << 10;
 /// worker that lets more pile up does not read.
 const MAX_WAITING: usize = 48 << 20;
 
+/// Room for what is sent that is kept between two messages: a batch of sixteen windows with their states.
+const KEPT_ROOM: usize = 512 << 10;
+
 /// A running process.
 pub struct Process {
     pub key: Key,
@@ -177,28 +180,31 @@ impl Process {
         }
     }
 
-    /// Reads what is there, within the quota, and decodes it into `messages`.
-    pub fn read(&mut self, messages: &mut Vec<(FromWorker, Option<OwnedFd>)>) -> Read1 {
-        let mut bytes = [0; 64 << 10];
+    /// Reads what is there, within the quota, and decodes it into `messages`. `bytes`: room for what comes.
+    pub fn read(&mut self, bytes: &mut [u8], messages: &mut Vec<(FromWorker, Option<OwnedFd>)>) -> Read1 {
         let mut quota = READ_QUOTA;
         loop {
-            if let Err(why) = self.decode(messages) {
-                return Read1::Bad(why);
-            }
             if quota == 0 {
                 return Read1::More;
             }
             let received = if self.brings {
                 let (socket, flags) = (self.socket.as_fd(), MsgFlags::MSG_DONTWAIT);
-                descriptors::receive(socket, &mut bytes, &mut self.arrived, flags)
+                descriptors::receive(socket, bytes, &mut self.arrived, flags)
             } else {
-                recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)
+                recv(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)
             };
             match received {
                 Ok(0) => return Read1::End,
                 Ok(n) => {
                     quota = quota.saturating_sub(n);
-                    self.incoming.feed(&bytes[..n]);
+                    if let Err(why) = self.decode(&bytes[..n], messages) {
+                        return Read1::Bad(why);
+                    }
+                    // All that was there; what has come since is reported. Those who send descriptors are given less than
+                    // there is where one is attached.
+                    if n < bytes.len() && !self.brings {
+                        return Read1::Idle;
+                    }
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Read1::Idle,
@@ -207,9 +213,13 @@ impl Process {
         }
     }
 
-    fn decode(&mut self, messages: &mut Vec<(FromWorker, Option<OwnedFd>)>) -> Result<(), String> {
+    fn decode(
+        &mut self,
+        mut bytes: &[u8],
+        messages: &mut Vec<(FromWorker, Option<OwnedFd>)>,
+    ) -> Result<(), String> {
         let bad = |e: FrameError| format!("sent a bad frame: {e}");
-        while let Some(message) = self.incoming.next_frame::<FromWorker>().map_err(bad)? {
+        while let Some(message) = self.incoming.next_frame_of::<FromWorker>(&mut bytes).map_err(bad)? {
             let descriptor = match message.brings_descriptor() {
                 true => Some(self.arrived.pop_front().ok_or("sent a message without its descriptor")?),
                 false => None,
@@ -270,20 +280,30 @@ impl Process {
         }
         self.outgoing.clear();
         self.sent = 0;
-        // A batch is large and rare; do not hold its size for ever.
-        self.outgoing.shrink_to(256 << 10);
+        // Clips' lists and the like are large and rare, and their size is not held for ever; a batch comes again at once.
+        self.outgoing.shrink_to(KEPT_ROOM);
     }
 
     /// What the socket waits for, if that is something else than when this was asked last.
     pub fn changed_interest(&mut self) -> Option<EpollFlags> {
-        let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::EPOLLIN, self.reading);
-        flags.set(EpollFlags::EPOLLOUT, self.sent < self.outgoing.len());
+        let flags = self.wants();
         let changed = self.ended_at.is_none() && flags != self.interest;
         changed.then(|| {
             self.interest = flags;
             flags
         })
+    }
+
+    /// There is something to ask [`changed_interest`](Self::changed_interest) for.
+    pub fn has_other_interest(&self) -> bool {
+        self.wants() != self.interest
+    }
+
+    fn wants(&self) -> EpollFlags {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, self.reading);
+        flags.set(EpollFlags::EPOLLOUT, self.sent < self.outgoing.len());
+        flags
     }
 
     /// Logs what the worker wrote; sets `output_ended` at the end.
