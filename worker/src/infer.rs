@@ -14,6 +14,10 @@ use crate::{
     info, link,
 };
 
+/// More than any batch takes.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: i32 = 64 << 20;
+
 /// Runs until the supervisor drains this process or is gone.
 pub fn run() -> Result<(), String> {
     let link = link::open(Role::Infer)?;
@@ -36,6 +40,7 @@ pub fn run() -> Result<(), String> {
             std::env::set_var(pool, threads.max(1).to_string());
         }
     }
+    keep_memory();
     let mut scorer = Scorer::new(info::load_detector(found)?);
     scorer.warm_up()?;
     // What was read, and not what was asked for: the file may be another one by now.
@@ -51,8 +56,8 @@ pub fn run() -> Result<(), String> {
                 let count = windows.len() as u64;
                 let windows = scorer.score(windows).map_err(|e| format!("batch {batch}: {e}"))?;
                 scored += count;
-                outbox.send(&FromWorker::Scores { batch, windows })?;
-                outbox.send(&FromWorker::Progress { done: scored })?;
+                let scores = FromWorker::Scores { batch, windows };
+                outbox.send_all(&[scores, FromWorker::Progress { done: scored }])?;
             }
             Some(ToWorker::Drain) | None => {
                 outbox.flush();
@@ -60,6 +65,17 @@ pub fn run() -> Result<(), String> {
             }
             Some(_) => return Err("the supervisor sent a message that is not for this role".into()),
         }
+    }
+}
+
+/// What a batch took is left for the next one, which takes the same, instead of being given back to the kernel and taken
+/// from it again, page by page.
+fn keep_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets numbers inside the C library, while there is no thread that allocates much.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, KEPT_BYTES);
+        nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }
 

@@ -170,13 +170,18 @@ impl Outbox {
     /// Sends a message that must arrive, or queues it; waits while the queue is full. Fails when the supervisor is gone
     /// or the message is too large.
     pub fn send(&self, message: &FromWorker) -> Result<(), String> {
-        self.push(self.wait_for_room(), message, None, false)
+        self.push(self.wait_for_room(), std::slice::from_ref(message), None, false)
+    }
+
+    /// As [`Outbox::send`], of several that go together, for the price of one.
+    pub fn send_all(&self, messages: &[FromWorker]) -> Result<(), String> {
+        self.push(self.wait_for_room(), messages, None, false)
     }
 
     /// As [`Outbox::send`], of a message that brings a descriptor.
     pub fn send_with(&self, message: &FromWorker, descriptor: OwnedFd) -> Result<(), String> {
         debug_assert!(message.brings_descriptor());
-        self.push(self.wait_for_room(), message, Some(descriptor), false)
+        self.push(self.wait_for_room(), std::slice::from_ref(message), Some(descriptor), false)
     }
 
     /// Sends a message of which only the newest `limit` matter, or queues it: the oldest of its kind gives way. Never
@@ -190,7 +195,7 @@ impl Outbox {
             state.droppable -= 1;
             dropped += 1;
         }
-        self.push(state, message, None, true).map(|()| dropped)
+        self.push(state, std::slice::from_ref(message), None, true).map(|()| dropped)
     }
 
     fn wait_for_room(&self) -> MutexGuard<'_, State> {
@@ -201,12 +206,12 @@ impl Outbox {
         state
     }
 
-    /// Writes a message at once, where nothing waits before it and the socket has room, which is nearly always; else
+    /// Writes messages at once, where nothing waits before it and the socket has room, which is nearly always; else
     /// what is left of it is the writing thread's.
     fn push(
         &self,
         mut state: MutexGuard<'_, State>,
-        message: &FromWorker,
+        messages: &[FromWorker],
         descriptor: Option<OwnedFd>,
         droppable: bool,
     ) -> Result<(), String> {
@@ -215,7 +220,9 @@ impl Outbox {
         }
         let mut frame = std::mem::take(&mut state.spare);
         frame.clear();
-        frame::encode_frame(message, MAX_FROM_WORKER, &mut frame).map_err(|e| e.to_string())?;
+        for message in messages {
+            frame::encode_frame(message, MAX_FROM_WORKER, &mut frame).map_err(|e| e.to_string())?;
+        }
         let mut sent = 0;
         if state.queue.is_empty() && !state.writing && descriptor.is_none() {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

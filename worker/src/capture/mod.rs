@@ -263,8 +263,8 @@ fn outdated(path: &std::path::Path) -> String {
 
 /// Tells the supervisor how it stands.
 fn report(outbox: &Outbox, listener: &Listener) -> Result<(), String> {
-    outbox.send(&FromWorker::Camera(listener.report()))?;
-    outbox.send(&FromWorker::Progress { done: listener.heard() })
+    let progress = FromWorker::Progress { done: listener.heard() };
+    outbox.send_all(&[FromWorker::Camera(listener.report()), progress])
 }
 
 /// What became of a source that ended without saying so.
