@@ -10,7 +10,7 @@ use nursery_shared::{
     status::CameraState,
 };
 
-use super::Time;
+use super::{Time, overload::Strain};
 
 /// Audio that may wait for an inference process; then the oldest window gives way. More than the time in which a
 /// process that hangs is found and replaced, so that this alone loses nothing.
@@ -28,7 +28,7 @@ const LONGEST_GAP_US: u64 = 30_000_000;
 pub struct QueueLimits {
     /// Then the oldest gives way, or a recording is held back.
     pub full: usize,
-    /// As above, in an overload.
+    /// As above, where more is heard of the camera than can be scored.
     pub short: usize,
     /// Below this a recording that was held back goes on.
     pub resume: usize,
@@ -94,6 +94,7 @@ pub struct Camera {
     /// A recording that is played as fast as it can be scored: held back instead of dropped.
     pub lossless: bool,
     pub queue: VecDeque<PendingWindow>,
+    pub strain: Strain,
     /// Of its last scored window; a window that is being scored may have to be sent again with it.
     pub memory: Option<Memory>,
     /// One of its windows is being scored; another one waits for that, so that scores keep their order.
@@ -136,6 +137,7 @@ impl Camera {
             config,
             slot,
             queue: VecDeque::new(),
+            strain: Strain::default(),
             memory: None,
             in_flight: false,
             in_ring: false,

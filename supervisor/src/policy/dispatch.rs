@@ -104,9 +104,8 @@ impl Policy {
 
     /// The oldest windows give way where more wait than may.
     pub(super) fn bound_queue(&mut self, id: u32) {
-        let overloaded = self.load.is_too_much();
         let Some(camera) = self.cameras.get_mut(&id) else { return };
-        let most = match (camera.lossless, overloaded) {
+        let most = match (camera.lossless, camera.strain.is_short()) {
             (true, _) => self.queue_limits.most,
             (false, false) => self.queue_limits.full,
             (false, true) => self.queue_limits.short,
@@ -196,15 +195,17 @@ impl Policy {
             }
         }
         let max_batch = self.config.inference.max_batch as usize;
+        let enough = self.ring.len() >= max_batch * serving.len();
         for slot in serving {
-            // Whole batches alone: a window that waits here goes to whoever is free first. Nothing waits behind what
+            // Where less than a batch for everybody waits here it goes to whoever is free first. Nothing waits behind what
             // killed a process before, and that waits behind nothing, or the wrong one might be blamed.
             let next_is_suspect = || {
                 let camera = self.ring.front().and_then(|id| self.cameras.get(id));
                 camera.and_then(|c| c.queue.front()).is_some_and(|p| !p.deaths.is_empty())
             };
             let has_room = |w: &Worker| w.batches.len() < IN_HAND && !w.batches.iter().any(Batch::is_suspect);
-            if self.ring.len() >= max_batch
+            if enough
+                && self.ring.len() >= max_batch
                 && self.workers.get(&slot).is_some_and(has_room)
                 && !next_is_suspect()
             {
@@ -261,7 +262,7 @@ impl Policy {
             let (slot, resume) =
                 (camera.slot, camera.lossless && camera.queue.len() < self.queue_limits.resume);
             if !camera.lossless && !suspect {
-                self.load.taken(self.now.since(Time(pending.window.arrived_us)));
+                camera.strain.taken(self.now.since(Time(pending.window.arrived_us)));
             }
             windows.push((id, pending));
             if resume {

@@ -19,16 +19,61 @@ const ENDS_AFTER: u32 = 3;
 /// So many cameras are named at the most: a record must fit a frame.
 const MOST_NAMED: usize = 64;
 
-/// What was counted so far.
+/// One camera's part in it. Each is judged by what it loses itself: one that sends more than it should must not cost the
+/// others their places.
+#[derive(Debug, Default)]
+pub(super) struct Strain {
+    /// Its windows at the beginning of the period: heard, and given way.
+    heard: u64,
+    dropped: u64,
+    /// Those that were given to somebody in the period, and how long they had waited in all.
+    taken: u32,
+    waited: Duration,
+    /// Periods in a row in which too many gave way, and in which none did.
+    bad: u32,
+    good: u32,
+    short: bool,
+}
+
+impl Strain {
+    /// A window was given to somebody after this time.
+    pub fn taken(&mut self, waited: Duration) {
+        self.taken += 1;
+        self.waited += waited;
+    }
+
+    /// More is heard of the camera than can be scored, and has been for a while: its queue is to be short, so that what is
+    /// scored is of now.
+    pub fn is_short(&self) -> bool {
+        self.short
+    }
+
+    /// Judges the last period, after which the camera has so many windows. True where its queue is to be short from now on.
+    fn look(&mut self, heard: u64, dropped: u64) -> bool {
+        let lost = dropped - self.dropped;
+        let too_many = lost as f64 > (heard - self.heard) as f64 * MOST;
+        let bad = too_many || is_late(lost, self.waited, self.taken);
+        (self.heard, self.dropped) = (heard, dropped);
+        (self.waited, self.taken) = (Duration::ZERO, 0);
+        self.bad = if bad { self.bad + 1 } else { 0 };
+        self.good = if lost == 0 { self.good + 1 } else { 0 };
+        let before = self.short;
+        self.short = self.bad >= BEGINS_AFTER || before && self.good < ENDS_AFTER;
+        self.short && !before
+    }
+}
+
+fn is_late(lost: u64, waited: Duration, taken: u32) -> bool {
+    lost > 0 && waited > LONG * taken
+}
+
+/// What was counted so far, of all cameras.
 #[derive(Debug)]
 pub(super) struct Load {
     until: Time,
     /// Windows at the beginning of the period: heard, and given way.
     heard: u64,
     dropped: u64,
-    /// Windows of live cameras that were given to somebody in the period, and how long they had waited in all.
-    taken: u32,
-    waited: Duration,
     /// Periods in a row in which too many gave way, and in which none did.
     bad: u32,
     good: u32,
@@ -38,27 +83,7 @@ pub(super) struct Load {
 
 impl Load {
     pub fn new(now: Time) -> Self {
-        Self {
-            until: now + PERIOD,
-            heard: 0,
-            dropped: 0,
-            taken: 0,
-            waited: Duration::ZERO,
-            bad: 0,
-            good: 0,
-            told: None,
-        }
-    }
-
-    /// A window was given to somebody after this time.
-    pub fn taken(&mut self, waited: Duration) {
-        self.taken += 1;
-        self.waited += waited;
-    }
-
-    /// More is heard than can be scored, and people were told so.
-    pub fn is_too_much(&self) -> bool {
-        self.told == Some(true)
+        Self { until: now + PERIOD, heard: 0, dropped: 0, bad: 0, good: 0, told: None }
     }
 }
 
@@ -80,19 +105,18 @@ impl Policy {
         let heard = all.saturating_sub(self.load.heard);
         let dropped = lost.saturating_sub(self.load.dropped).min(heard);
         let share = dropped as f64 / heard.max(1) as f64;
+        let strains = self.cameras.values().map(|c| &c.strain);
+        let (waited, taken) = strains.fold((Duration::ZERO, 0), |(w, t), s| (w + s.waited, t + s.taken));
+        let late = is_late(dropped, waited, taken);
+        self.shorten_queues();
         let load = &mut self.load;
         (load.heard, load.dropped, load.until) = (all, lost, now + PERIOD);
-        let (waited, taken) = (std::mem::take(&mut load.waited), std::mem::take(&mut load.taken));
-        let late = dropped > 0 && waited > LONG * taken;
         load.bad = if share > MOST || late { load.bad + 1 } else { 0 };
         load.good = if dropped == 0 { load.good + 1 } else { 0 };
         if load.bad >= BEGINS_AFTER && load.told != Some(true) {
             load.told = Some(true);
             let periods = PERIOD * load.bad;
             self.tell_overload(periods, share);
-            // What waits longer than it may from now on is late already.
-            let ids: Vec<u32> = self.cameras.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.bound_queue(id));
         } else if load.good >= ENDS_AFTER && load.told != Some(false) {
             if load.told == Some(true) {
                 self.log(Level::Info, "everything that is heard is scored again".into());
@@ -101,6 +125,14 @@ impl Policy {
             let record = Record { camera: String::new(), what: RecordKind::Relieved { at_us: self.wall_us } };
             self.ledger.push(record);
         }
+    }
+
+    /// What waits longer than it may from now on is late already.
+    fn shorten_queues(&mut self) {
+        let cameras = self.cameras.iter_mut();
+        let short = cameras.filter_map(|(id, c)| c.strain.look(c.windows, c.dropped).then_some(*id));
+        let short: Vec<u32> = short.collect();
+        short.into_iter().for_each(|id| self.bound_queue(id));
     }
 
     fn tell_overload(&mut self, for_so_long: Duration, share: f64) {

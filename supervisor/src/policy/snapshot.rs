@@ -65,6 +65,11 @@ impl Policy {
         }
     }
 
+    /// Slots of the cameras whose queues are short, because more is heard of them than can be scored.
+    pub fn strained(&self) -> impl Iterator<Item = u32> {
+        self.cameras.values().filter(|c| c.strain.is_short()).map(|c| c.slot)
+    }
+
     /// All places for worker processes, in the order in which they were made.
     pub fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         let serving = self.serving();

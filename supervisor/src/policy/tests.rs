@@ -904,6 +904,31 @@ fn in_an_overload_what_is_scored_is_of_now_and_afterwards_windows_may_wait_again
 }
 
 #[test]
+fn a_camera_that_sends_more_than_it_should_costs_the_others_no_places() {
+    let mut world = World::new(setup(&["bad", "good"], 1));
+    ["bad", "good"].iter().for_each(|name| world.live(name));
+    for _ in 0..120 {
+        (0..20).for_each(|_| world.window("bad"));
+        world.window("good");
+        while world.batch("infer:0").is_some() && world.status().inference.queued > queue() / 2 {
+            world.score("infer:0");
+        }
+        world.pass(Duration::from_millis(250), &["infer:0"]);
+    }
+    let dropped = |world: &World| world.status().cameras.iter().map(|c| c.dropped).collect::<Vec<_>>();
+    let before = dropped(&world);
+    assert!(before[0] > 100 && before[1] == 0, "{before:?}");
+    while world.batch("infer:0").is_some() {
+        world.score("infer:0");
+    }
+    // Now somebody hangs, and nobody scores for a while.
+    (0..queue()).for_each(|_| world.window("good"));
+    assert_eq!(dropped(&world)[1], 0);
+    (0..queue()).for_each(|_| world.window("bad"));
+    assert!(dropped(&world)[0] > before[0], "its own queue is short");
+}
+
+#[test]
 fn batches_are_cut_so_that_states_fit_a_frame_both_ways() {
     use nursery_shared::{
         config::MAX_BATCH,

@@ -1,6 +1,6 @@
 //! Simulated inference processes: a batch in, scores out, late, twice, wrong or never.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use nursery_shared::message::{FromWorker, Role, WindowJob, WindowScores};
 use nursery_supervisor::policy::{Exit, Key};
@@ -19,7 +19,8 @@ pub const WRONG: f32 = 7.0;
 /// The working state of an inference process.
 #[derive(Default)]
 pub struct Infer {
-    batch: Option<(u64, Vec<WindowJob>)>,
+    /// The one that it scores first.
+    batches: VecDeque<(u64, Vec<WindowJob>)>,
     /// What it was told to load.
     pub model: Model,
 }
@@ -27,7 +28,7 @@ pub struct Infer {
 impl Infer {
     /// It has a batch in hand.
     pub fn is_busy(&self) -> bool {
-        self.batch.is_some()
+        !self.batches.is_empty()
     }
 }
 
@@ -46,12 +47,20 @@ impl World {
                 format!("window {} comes with the state of another model", number_in(job.pcm.as_bytes()));
             return self.violated(text);
         }
-        let deadly = windows.iter().any(|w| self.is_deadly(number_in(w.pcm.as_bytes())));
+        let Some(infer) = self.infer(key) else { return };
+        infer.batches.push_back((batch, windows));
+        if infer.batches.len() == 1 {
+            self.begin_batch(key);
+        }
+    }
+
+    fn begin_batch(&mut self, key: Key) {
+        let Some((batch, windows)) = self.infer(key).and_then(|i| i.batches.front()) else { return };
+        let (batch, numbers) =
+            (*batch, windows.iter().map(|w| number_in(w.pcm.as_bytes())).collect::<Vec<_>>());
+        let deadly = numbers.into_iter().any(|number| self.is_deadly(number));
         let Some(process) = self.working(key) else { return };
         let name = Rc::clone(&process.name);
-        if let Some(infer) = self.infer(key) {
-            infer.batch = Some((batch, windows));
-        }
         let mut delay = self.millis_of(&name, 3..20);
         if deadly {
             self.fault(Fault::DeadlyWindow, &name);
@@ -82,10 +91,8 @@ impl World {
     }
 
     pub(super) fn finish_batch(&mut self, key: Key, batch: u64) {
-        let Some((batch, jobs)) = self.infer(key).and_then(|i| i.batch.take_if(|(held, _)| *held == batch))
-        else {
-            return;
-        };
+        let done = self.infer(key).and_then(|i| i.batches.pop_front_if(|(held, _)| *held == batch));
+        let Some((batch, jobs)) = done else { return };
         let Some(name) = self.working(key).map(|p| Rc::clone(&p.name)) else { return };
         let bytes = self.infer(key).map_or(0, |infer| infer.model.state());
         let score = |job: &WindowJob| {
@@ -112,6 +119,7 @@ impl World {
             self.blame(key);
             self.say(key, FromWorker::Scores { batch, windows });
         }
+        self.begin_batch(key);
         self.may_leave(key);
     }
 }

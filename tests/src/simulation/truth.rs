@@ -51,9 +51,15 @@ struct Camera {
     lossless: bool,
     taken: u64,
     dropped: u64,
+    /// Its queue is short; so many had been dropped when it was long the last time.
+    short: bool,
+    dropped_before: u64,
 }
 
-/// What an inference process has in hand.
+/// Batches that an inference process has in hand at the most.
+const IN_HAND: usize = 2;
+
+/// A batch that an inference process has in hand.
 #[derive(Debug)]
 struct Hand {
     batch: u64,
@@ -63,12 +69,14 @@ struct Hand {
 /// All of it, for one life of the supervisor.
 #[derive(Debug)]
 pub struct Truth {
-    /// Windows that may wait per camera.
+    /// Windows that may wait per camera, and in an overload.
     queue: usize,
+    short: usize,
     max_batch: usize,
     windows: BTreeMap<u64, Window>,
     cameras: BTreeMap<u32, Camera>,
-    hands: BTreeMap<u32, Hand>,
+    /// The one that is scored first.
+    hands: BTreeMap<u32, VecDeque<Hand>>,
     /// Scored; their records come in this order.
     to_record: VecDeque<u64>,
     /// Set aside; their records come in this order.
@@ -98,9 +106,10 @@ pub fn number_in(pcm: &[u8]) -> u64 {
 
 impl Truth {
     /// Of a supervisor that begins.
-    pub fn new(queue: usize, max_batch: usize) -> Self {
+    pub fn new((queue, short): (usize, usize), max_batch: usize) -> Self {
         Self {
             queue,
+            short,
             max_batch,
             windows: BTreeMap::new(),
             cameras: BTreeMap::new(),
@@ -135,28 +144,40 @@ impl Truth {
         self.expect.queued += 1;
     }
 
-    /// The same: afterwards the policy has dropped `dropped` windows in all.
-    pub fn after_window(&mut self, camera: u32, dropped: u64) -> Result<(), Broken> {
-        if dropped == self.expect.dropped {
-            return Ok(());
-        }
-        let queue = self.queue;
+    /// The same, afterwards: its oldest give way where more wait than may.
+    pub fn after_window(&mut self, camera: u32) {
         let known = self.cameras.entry(camera).or_default();
-        let most = if known.lossless { queue * 8 } else { queue };
-        if dropped != self.expect.dropped + 1 || known.waiting.len() <= most {
-            return Err(format!(
-                "a window was dropped without need: {} of {} may wait, {dropped} dropped instead of {}",
-                known.waiting.len(),
-                most,
-                self.expect.dropped
-            ));
-        }
-        if let Some(oldest) = known.waiting.pop_front() {
-            known.dropped += 1;
+        let most = match (known.lossless, known.short) {
+            (true, _) => self.queue * 8,
+            (false, false) => self.queue,
+            (false, true) => self.short,
+        };
+        let surplus = known.waiting.len().saturating_sub(most);
+        let given_way: Vec<u64> = known.waiting.drain(..surplus).collect();
+        known.dropped += given_way.len() as u64;
+        for number in given_way {
             self.expect.dropped += 1;
             self.expect.queued -= 1;
-            self.place(oldest, Place::Dropped);
+            self.place(number, Place::Dropped);
         }
+    }
+
+    /// These cameras' queues are short from now on, since more is heard of each of them than is scored; what waits longer
+    /// than it may gives way at once.
+    pub fn strained(&mut self, slots: &BTreeSet<u32>) -> Result<(), Broken> {
+        let mut begins = Vec::new();
+        for (slot, camera) in &mut self.cameras {
+            let before = std::mem::replace(&mut camera.short, slots.contains(slot));
+            match (before, camera.short) {
+                (true, false) => camera.dropped_before = camera.dropped,
+                (false, true) if camera.dropped == camera.dropped_before => {
+                    return Err(format!("the queue of capture slot {slot} is short, and it lost nothing"));
+                }
+                (false, true) => begins.push(*slot),
+                _ => {}
+            }
+        }
+        begins.into_iter().for_each(|slot| self.after_window(slot));
         Ok(())
     }
 
@@ -176,8 +197,15 @@ impl Truth {
 
     /// An inference process is given a batch. Returns the windows' numbers.
     pub fn batch(&mut self, slot: u32, batch: u64, jobs: &[WindowJob]) -> Result<Vec<u64>, Broken> {
-        if self.hands.contains_key(&slot) {
-            return Err(format!("slot {slot} is given batch {batch} with another one in hand"));
+        let in_hand = self.hands.get(&slot).map_or(0, VecDeque::len);
+        if in_hand >= IN_HAND {
+            return Err(format!("slot {slot} is given batch {batch} with {in_hand} in hand"));
+        }
+        let hands = self.hands.get(&slot).into_iter().flatten().flat_map(|hand| &hand.windows);
+        let own = jobs.iter().map(|job| number_in(job.pcm.as_bytes()));
+        let suspect = |number: u64| self.windows.get(&number).is_some_and(|w| w.deaths > 0);
+        if in_hand > 0 && hands.copied().chain(own).any(suspect) {
+            return Err(format!("batch {batch} waits behind, or with, a window that a process died with"));
         }
         if jobs.is_empty() || jobs.len() > self.max_batch {
             return Err(format!("batch {batch} has {} windows of at most {}", jobs.len(), self.max_batch));
@@ -215,13 +243,17 @@ impl Truth {
         }
         self.expect.queued -= numbers.len() as u64;
         self.expect.in_flight += numbers.len() as u64;
-        self.hands.insert(slot, Hand { batch, windows: numbers.clone() });
+        self.hands.entry(slot).or_default().push_back(Hand { batch, windows: numbers.clone() });
         Ok(numbers)
     }
 
     /// The policy takes the scores of this batch from a process that has it in hand.
     pub fn scored(&mut self, slot: u32, batch: u64) {
-        let Some(hand) = self.hands.remove(&slot).filter(|h| h.batch == batch) else { return };
+        let Some(hands) = self.hands.get_mut(&slot) else { return };
+        let Some(hand) = hands.pop_front_if(|h| h.batch == batch) else { return };
+        if hands.is_empty() {
+            self.hands.remove(&slot);
+        }
         for number in hand.windows {
             self.expect.in_flight -= 1;
             self.expect.scored += 1;
@@ -237,12 +269,13 @@ impl Truth {
 
     /// The policy knows that an inference process is gone.
     pub fn process_gone(&mut self, slot: u32) {
-        let Some(hand) = self.hands.remove(&slot) else { return };
-        for number in hand.windows {
+        let hands = self.hands.remove(&slot).into_iter().flatten().enumerate();
+        for (nth, number) in hands.flat_map(|(nth, hand)| hand.windows.into_iter().map(move |w| (nth, w))) {
             self.expect.in_flight -= 1;
             let Some(window) = self.windows.get_mut(&number) else { continue };
-            window.deaths += 1;
-            let (aside, camera) = (window.deaths >= MAX_DEATHS, window.camera);
+            // The other batch it had not begun.
+            window.deaths += u8::from(nth == 0);
+            let (aside, camera) = (nth == 0 && window.deaths >= MAX_DEATHS, window.camera);
             let known = self.cameras.entry(camera).or_default();
             known.in_hand = None;
             if aside {

@@ -416,10 +416,8 @@ impl World {
         if by_itself && written != 1 {
             self.violated(format!("{written} post-mortems of a process that died"));
         }
-        if let Some(slot) = window_of
-            && let Err(broken) = self.truth.after_window(slot, accounts.dropped)
-        {
-            self.violated(broken);
+        if let Some(slot) = window_of {
+            self.truth.after_window(slot);
         }
         if let Some((slot, batch, wrong)) = scores.filter(|_| accounts.scored > before) {
             if wrong {
@@ -435,6 +433,10 @@ impl World {
         actions: Vec<Action>,
         accounts: &nursery_supervisor::policy::Accounts,
     ) {
+        let strained = self.policy.strained().collect();
+        if let Err(broken) = self.truth.strained(&strained) {
+            self.violated(broken);
+        }
         self.perform(actions);
         let audit = self.truth.audit(accounts).and_then(|()| self.truth.audit_queues());
         if let Err(broken) = audit {
@@ -683,7 +685,7 @@ fn setup(config: &Config, hop_us: u64, seed: u64) -> Setup {
 }
 
 fn truth(config: &Config, hop_us: u64) -> Truth {
-    // Six seconds of audio may wait.
-    let queue = (6_000_000_u64.div_ceil(hop_us)).max(2) as usize;
-    Truth::new(queue, config.inference.max_batch as usize)
+    // Six seconds of audio may wait, in an overload one.
+    let windows_in = |us: u64| us.div_ceil(hop_us).max(2) as usize;
+    Truth::new((windows_in(6_000_000), windows_in(1_000_000)), config.inference.max_batch as usize)
 }
