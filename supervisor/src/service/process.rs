@@ -41,7 +41,7 @@ use crate::policy::{Exit, Key};
 const READ_QUOTA: usize = 512 << 10;
 /// Output bytes read from one worker before the others have their turn.
 const OUTPUT_QUOTA: usize = 64 << 10;
-/// Bytes that may wait for a worker. The policy keeps less than this on its way (one batch, 256 records); a
+/// Bytes that may wait for a worker. The policy keeps less than this on its way (two batches, 256 records); a
 /// worker that lets more pile up does not read.
 const MAX_WAITING: usize = 48 << 20;
 
