@@ -140,7 +140,11 @@ fn audio_that_nobody_gets_to_score_is_told_of_and_that_it_is_over() {
     });
     let overloaded = killed.expect("nobody is told that nothing is scored");
     let data = &overloaded.body["data"];
-    assert!(data["dropped_share"].as_f64().unwrap() > 0.5 && data["reason"].is_string(), "{data}");
+    // How much is lost between two processes is a matter of how fast they start; that it is too much is what is told.
+    let share = data["dropped_share"].as_f64().unwrap();
+    assert!(share > 0.05 && share <= 1.0, "{data}");
+    let reason = data["reason"].as_str().unwrap();
+    assert!(reason.starts_with(&format!("{:.0} % of what was heard", share * 100.0)), "{data}");
     // The camera itself is heard all the time.
     assert!(receiver.accepted_of("camera.offline", "crib").is_empty());
     let relieved = receiver.wait_for("service.relieved", "crib", 5 * PATIENCE);
