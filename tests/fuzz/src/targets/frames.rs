@@ -81,11 +81,33 @@ fn frames<T: Serialize + DeserializeOwned + Debug>(input: &[u8], max: usize) -> 
             Err(e) => break Some(e),
         }
     };
+    for where_they_are in [false, true] {
+        in_pieces::<T>(input, max, where_they_are, &written, error.as_ref())?;
+    }
+    let words = error.map_or(0, |e| way_of_text(&e.to_string()));
+    Ok(way((words, size(count), size(input.len() - at), kinds)))
+}
+
+/// Reads the same in pieces, each fed to the buffer or, as the supervisor does it, read where it is; what comes out must be
+/// what was `written`, and the `error` the same.
+fn in_pieces<T: Serialize + DeserializeOwned + Debug>(
+    input: &[u8],
+    max: usize,
+    where_they_are: bool,
+    written: &[u8],
+    error: Option<&FrameError>,
+) -> Result<(), String> {
     let (mut buffer, mut again, mut broken) = (FrameBuffer::new(max), Vec::new(), None);
-    'stream: for piece in pieces(input, 1) {
-        buffer.feed(piece);
+    'stream: for mut piece in pieces(input, 1) {
+        if !where_they_are {
+            buffer.feed(std::mem::take(&mut piece));
+        }
         loop {
-            match buffer.next_frame::<T>() {
+            let next = match where_they_are {
+                true => buffer.next_frame_of::<T>(&mut piece),
+                false => buffer.next_frame::<T>(),
+            };
+            match next {
                 Ok(Some(message)) => encode_frame(&message, max, &mut again).map_err(|e| e.to_string())?,
                 Ok(None) => break,
                 Err(e) => {
@@ -94,18 +116,19 @@ fn frames<T: Serialize + DeserializeOwned + Debug>(input: &[u8], max: usize) -> 
                 }
             }
         }
+        if !piece.is_empty() && broken.is_none() {
+            return Err(format!("{} bytes of a piece were left, and no frame was", piece.len()));
+        }
     }
     if again != written {
         return Err("the frames depend on how their bytes arrive".into());
     }
-    match (&error, &broken) {
-        (None, None) if buffer.is_at_boundary() => {}
-        (Some(FrameError::Truncated), None) if !buffer.is_at_boundary() => {}
-        (Some(a), Some(b)) if a.to_string() == b.to_string() => one_line(&a.to_string())?,
-        _ => return Err(format!("read at once: {error:?}; in pieces: {broken:?}")),
+    match (error, &broken) {
+        (None, None) if buffer.is_at_boundary() => Ok(()),
+        (Some(FrameError::Truncated), None) if !buffer.is_at_boundary() => Ok(()),
+        (Some(a), Some(b)) if a.to_string() == b.to_string() => one_line(&a.to_string()),
+        _ => Err(format!("read at once: {error:?}; in pieces: {broken:?}")),
     }
-    let words = error.map_or(0, |e| way_of_text(&e.to_string()));
-    Ok(way((words, size(count), size(input.len() - at), kinds)))
 }
 
 /// Changes a message, the number of its bytes, or the order of frames.
