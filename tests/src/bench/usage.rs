@@ -134,24 +134,24 @@ fn proportional(process: Process) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
 
     use super::*;
     use crate::wait;
 
     #[test]
     fn children_count_whether_they_live_or_have_ended() {
-        // A parent that waits for one child that works, while another one works on.
+        // A parent that waits for one child that works, while another one, that worked, lives on. Both begin when they are
+        // told to, after what was used before is known.
         let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
-        let script = format!("sh -c '{work}; read x' & sh -c '{work}'; echo done; read x");
-        let mut child = Command::new("sh")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let script = format!("exec 3<&0; read go; sh -c '{work}; read x <&3' & sh -c '{work}'; read x");
+        let mut child = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
         let root = Process::of(child.id()).unwrap();
         let start = Accounts::of(root, |_| "shell".into());
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
         let found = wait::until("work of both", wait::PATIENCE, || {
             let by_role = Accounts::of(root, |_| "shell".into()).since(&start);
             let (living, ended) = (by_role.get("shell")?, by_role.get(ENDED)?);
