@@ -3,7 +3,7 @@
 //! Cries and everything else pass the same channels, so the channel says nothing about the cry.
 
 use super::corpus::{Clip, Corpus};
-use super::cries::{self, Kind};
+use super::cries::Kind;
 use super::signal::{self, gain, rms};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -81,11 +81,6 @@ struct Levels {
     other: std::ops::Range<f32>,
 }
 
-/// Somebody put it aside as no recording of crying, but in the recordings of the cries' own phones there may be some.
-fn may_cry(clip: &Clip) -> bool {
-    clip.class == "phone_bg" && cries::locate(&clip.samples).iter().any(|s| s.kind == Kind::Cry)
-}
-
 /// Draws examples from a corpus.
 pub struct Mixer<'a> {
     corpus: &'a Corpus,
@@ -116,7 +111,7 @@ impl<'a> Mixer<'a> {
                     let groups = cries.entry(&clip.source).or_default();
                     groups.entry(&clip.group).or_default().push((i, s.start, s.end));
                 }
-            } else if clip.samples.len() >= 800 && !may_cry(clip) {
+            } else if clip.samples.len() >= 800 {
                 others.entry(&clip.class).or_default().entry(&clip.group).or_default().push(i);
             }
         }

@@ -11,7 +11,6 @@ pub mod corpus;
 pub mod cries;
 pub mod curves;
 pub mod evaluate;
-pub mod loss;
 pub mod mixture;
 pub mod optimiser;
 pub mod prepare;
@@ -27,7 +26,6 @@ use candle_core::{Device, Tensor};
 use checkpoint::Checkpoint;
 use corpus::Corpus;
 use curves::Point;
-use loss::{cross_entropy, event_entropy};
 use mixture::Mixer;
 use optimiser::AdamW;
 use rand::rngs::StdRng;
@@ -179,6 +177,22 @@ fn make_batch(mixer: &mut Mixer<'_>, front: &mut FrontEnd, d: &Description, plan
             .extend((0..d.network.width).map(|_| if rng.random::<f32>() < keep { 1.0 / keep } else { 0.0 }));
     }
     batch
+}
+
+/// Binary cross-entropy of logits and its gradient, both per unit of weight.
+pub(crate) fn cross_entropy(logits: &[f32], targets: &[f32], weights: &[f32]) -> (f32, Vec<f32>) {
+    let total: f32 = weights.iter().sum::<f32>().max(1.0);
+    let mut loss = 0.0;
+    let gradient = logits
+        .iter()
+        .zip(targets)
+        .zip(weights)
+        .map(|((&z, &t), &w)| {
+            loss += w * (z.max(0.0) - z * t + (-z.abs()).exp().ln_1p());
+            w * (1.0 / (1.0 + (-z).exp()) - t) / total
+        })
+        .collect();
+    (loss / total, gradient)
 }
 
 /// How much the clips without crying are taken for it: the mean over their frames of how far the probability is
@@ -346,8 +360,7 @@ pub fn train(
                 Tensor::from_vec(batch.mask, (plan.batch, 1, d.network.width), &Device::Cpu).map_err(text)?;
             let logits = network.forward(&features, Some(&mask)).map_err(text)?;
             let flat = logits.flatten_all().and_then(|l| l.to_vec1::<f32>()).map_err(text)?;
-            let (loss, mut gradient) = cross_entropy(&flat, &batch.targets, &batch.weights);
-            event_entropy(&flat, &batch.targets, &batch.weights, flat.len() / plan.batch, &mut gradient);
+            let (loss, gradient) = cross_entropy(&flat, &batch.targets, &batch.weights);
             // Its gradient with respect to the logits is the one computed above.
             let gradient = Tensor::from_vec(gradient, logits.shape(), &Device::Cpu).map_err(text)?;
             let surrogate = (logits * gradient).and_then(|x| x.sum_all()).map_err(text)?;
@@ -394,6 +407,21 @@ pub fn train(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cross_entropy_and_its_gradient_agree_with_differences() {
+        let (z, t, w) = (vec![0.3, -2.0, 40.0, -40.0], vec![1.0, 0.0, 1.0, 1.0], vec![1.0, 0.5, 1.0, 1.0]);
+        let (_, gradient) = cross_entropy(&z, &t, &w);
+        for i in 0..z.len() {
+            let nudged = |by: f32| {
+                let mut z = z.clone();
+                z[i] += by;
+                cross_entropy(&z, &t, &w).0
+            };
+            let want = (nudged(0.05) - nudged(-0.05)) / 0.1;
+            assert!((gradient[i] - want).abs() < 1e-3, "{i}: {} {want}", gradient[i]);
+        }
+    }
 
     #[test]
     fn seeds_of_examples_do_not_repeat() {

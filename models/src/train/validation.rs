@@ -3,7 +3,7 @@
 
 use super::corpus::Corpus;
 use super::mixture::Mixer;
-use super::{delayed, loss::cross_entropy};
+use super::{cross_entropy, delayed};
 use crate::frontend::{FrontEnd, PLANES};
 use crate::net::Network;
 use crate::weights::Description;
