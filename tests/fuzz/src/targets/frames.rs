@@ -116,7 +116,7 @@ fn in_pieces<T: Serialize + DeserializeOwned + Debug>(
                 }
             }
         }
-        if !piece.is_empty() && broken.is_none() {
+        if !piece.is_empty() {
             return Err(format!("{} bytes of a piece were left, and no frame was", piece.len()));
         }
     }
