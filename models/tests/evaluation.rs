@@ -1,6 +1,8 @@
 //! The evaluation as its users see it: figures worked out by hand come out, and mixtures hold what their truth says.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use nursery_models::evaluation::score::{ALL, Share};
 use nursery_models::evaluation::sound::{db, rms, to_float};
 use nursery_models::evaluation::truth::{self, Cry, DCASE, NURSERY, QUIET, Sound};
@@ -379,4 +381,43 @@ fn mixtures_in_memory_and_as_files_give_the_same_figures() {
     assert_ne!(a["title"].take(), b["title"].take());
     assert!(a["reliability_quiet"]["bins"].is_array());
     assert_eq!(a, b);
+}
+
+#[test]
+fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() {
+    let folder = Folder::new("left-out");
+    let at = |name: &str| folder.0.join(name).display().to_string();
+    let mut manifest = String::from("path,class,is_cry,source,source_group,licence,attribution,split\n");
+    let noise: Vec<f32> = common::Lcg::noise(3, 6 * common::RATE).iter().map(|x| x * 0.05).collect();
+    for (name, class, source, split, samples) in [
+        ("near", "cry", "near", "dev", common::cry(7, -20.0).0),
+        ("far_dev", "cry", "far", "dev", common::cry(7, -20.0).0),
+        ("far_train", "cry", "far", "train", common::cry(9, -20.0).0),
+        ("hiss", "roomtone", "near", "dev", noise.clone()),
+        ("far_hiss", "roomtone", "far", "train", noise),
+    ] {
+        let spec = hound::WavSpec {
+            channels: 1,
+            sample_rate: common::RATE as u32,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut wav = hound::WavWriter::create(folder.0.join(format!("{name}.wav")), spec).unwrap();
+        samples.iter().for_each(|x| wav.write_sample((x * 32_767.0) as i16).unwrap());
+        wav.finalize().unwrap();
+        let is_cry = u8::from(class == "cry");
+        manifest.push_str(&format!("{name}.wav,{class},{is_cry},{source},{name},CC0,here,{split}\n"));
+    }
+    std::fs::write(folder.0.join("manifest.csv"), manifest).unwrap();
+    let (data, mixtures) = (at(""), at("mixtures"));
+    let numbers = ["--data", &data, "--n-dcase", "24", "--n-nursery", "0", "--n-quiet", "0", "--left-out"];
+    let (well, text, said) = evaluate(&[&numbers[..], &["far", "--write", &mixtures]].concat());
+    assert!(well && text.contains("split dev, crying of far"), "{text}{said}");
+    let truths = truth::read(Path::new(&mixtures)).unwrap();
+    let cries: std::collections::BTreeSet<_> =
+        truths.iter().filter_map(|t| Some(&t.cry.as_ref()?.path)).collect();
+    assert_eq!(cries.into_iter().collect::<Vec<_>>(), ["far_dev.wav", "far_train.wav"]);
+    assert!(truths.iter().all(|t| t.background_source == "near"), "{truths:?}");
+    let (well, _, error) = evaluate(&[&numbers[..], &["nobody"]].concat());
+    assert!(!well && error.contains("no crying is of source nobody"), "{error}");
 }

@@ -61,6 +61,10 @@ struct MixtureOptions {
     /// Splits of the corpus, separated by commas
     #[arg(long, default_value = "dev", value_delimiter = ',')]
     split: Vec<String>,
+    /// Take the crying of this source alone, from all splits, and everything else from --split: how well weights do that
+    /// were trained with `train --leave-out` of the same source
+    #[arg(long, value_name = "SOURCE")]
+    left_out: Option<String>,
     /// Files with everyday backgrounds
     #[arg(long, default_value_t = 240)]
     n_dcase: usize,
@@ -214,14 +218,23 @@ fn mix(options: &Options) -> Result<Report, String> {
     let corpus = Corpus::read(
         data,
         jobs(options),
-        |clip| wanted.split.contains(&clip.split),
+        |clip| match &wanted.left_out {
+            Some(source) if clip.is_cry => clip.source == *source,
+            _ => wanted.split.contains(&clip.split),
+        },
         |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         },
     )?;
     bar.finish_and_clear();
-    let split = wanted.split.join(",");
+    let mut split = wanted.split.join(",");
+    if let Some(source) = &wanted.left_out {
+        if !corpus.clips.iter().any(|c| c.is_cry) {
+            return Err(format!("{}: no crying is of source {source}", data.join("manifest.csv").display()));
+        }
+        split += &format!(", crying of {source}");
+    }
     if corpus.clips.is_empty() {
         return Err(format!("{}: no clip is of split {split}", data.join("manifest.csv").display()));
     }

@@ -51,7 +51,7 @@ struct Options {
     /// Go on from the checkpoint
     #[arg(long)]
     resume: bool,
-    /// Train without any clip of this source, to see how well unknown recordings do
+    /// Train, choose the step and calibrate without any clip of this source, to see how well unknown recordings do
     #[arg(long, value_name = "SOURCE")]
     leave_out: Option<String>,
     /// Calibrate these weights on split dev, as is done after a training, and write them to --out
@@ -125,7 +125,8 @@ fn run(options: &Options) -> Result<(), String> {
     if let Some(path) = &options.calibrate {
         let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let label = Label { version: options.model_version.clone(), commit: options.commit.clone() };
-        return calibrate(&bytes, &read(data, "dev", None, &Labels::new())?, &label, out);
+        let dev = read(data, "dev", options.leave_out.as_deref(), &Labels::new())?;
+        return calibrate(&bytes, &dev, &label, out);
     }
     if options.minutes.is_none() && options.steps.is_none() {
         return Err("--minutes or --steps must say when to stop".into());
@@ -147,7 +148,8 @@ fn run(options: &Options) -> Result<(), String> {
     keep_memory();
     let labels = options.labels.as_deref().map_or(Ok(Labels::new()), read_labels)?;
     let corpus = read(data, "train", options.leave_out.as_deref(), &labels)?;
-    let dev = read(data, "dev", None, &labels)?;
+    // What is left out chooses neither the step nor the operating point.
+    let dev = read(data, "dev", options.leave_out.as_deref(), &labels)?;
     let bar = bar(1_000, "training");
     let mut logged = 0;
     let trained = train::train(&corpus, &dev, &plan, |p| {
