@@ -120,6 +120,10 @@ fn a_training_goes_on_from_its_checkpoint() {
     let other = Plan { lookahead: 1_600, resume: true, ..plan(&folder.0, 8, 1) };
     let wrong = train(&corpus, &corpus, &other, |_| ()).unwrap_err();
     assert!(wrong.contains("lookahead 3200 samples") && wrong.contains("lookahead 1600"), "{wrong}");
+    // What was mined is known by its place in the corpus, so another corpus is another training.
+    let fewer = Corpus::read(&folder.0, 1, |c| c.path != "two.wav", |_, _| ()).unwrap();
+    let wrong = train(&fewer, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 1) }, |_| ()).map(|_| ());
+    assert!(wrong.as_ref().is_err_and(|e| e.contains("4 clips") && e.contains("3 clips")), "{wrong:?}");
     std::fs::write(folder.0.join("checkpoint"), "nonsense").unwrap();
     let broken = train(&corpus, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 1) }, |_| ());
     assert!(broken.unwrap_err().contains("is no checkpoint"));

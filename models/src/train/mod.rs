@@ -65,12 +65,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What a checkpoint must have in common with it, besides the seed.
-    fn line(&self) -> String {
+    /// What a checkpoint must have in common with it and what it learns from, besides the seed.
+    fn line(&self, corpus: &Corpus) -> String {
         let network = serde_json::to_string(&self.network).unwrap_or_default();
         let Self { batch, seconds, rate, lookahead, .. } = self;
+        let clips = corpus.clips.len();
+        let samples: usize = corpus.clips.iter().map(|c| c.samples.len()).sum();
+        let stretches = corpus.clips.iter().flat_map(|c| &c.stretches);
+        let crying: usize =
+            stretches.filter(|s| s.kind == cries::Kind::Cry).map(|s| s.end.saturating_sub(s.start)).sum();
         format!(
-            "{batch} examples of {seconds} s, rate {rate}, lookahead {lookahead} samples, network {network}"
+            "{batch} examples of {seconds} s, rate {rate}, lookahead {lookahead} samples, network {network}, \
+             {clips} clips of {samples} samples, {crying} of them crying"
         )
     }
 }
@@ -251,8 +257,9 @@ pub fn train(
         if saved.seed != plan.seed {
             return Err(format!("{}: was made with seed {}", plan.checkpoint.display(), saved.seed));
         }
-        if saved.plan != plan.line() {
-            let (path, was, is) = (plan.checkpoint.display(), saved.plan, plan.line());
+        let line = plan.line(corpus);
+        if saved.plan != line {
+            let (path, was, is) = (plan.checkpoint.display(), saved.plan, line);
             return Err(format!("{path}: was made with {was}; this is {is}"));
         }
         network.set_stats(&saved.stats);
@@ -291,7 +298,7 @@ pub fn train(
             step: adam.step,
             minutes: minutes_now(),
             seed: plan.seed,
-            plan: plan.line(),
+            plan: plan.line(corpus),
             slots: adam.slots.clone(),
             stats: network.stats(),
             curve: curve.to_vec(),
