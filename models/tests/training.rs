@@ -67,6 +67,7 @@ fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
         batch: 2,
         seconds: 4,
         rate: 2e-3,
+        made: 0.0,
         seed,
         checkpoint: folder.join("checkpoint"),
         resume: false,

@@ -5,6 +5,7 @@
 use super::corpus::{Clip, Corpus};
 use super::cries::Kind;
 use super::signal::{self, gain, rms};
+use super::voice;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use realfft::RealFftPlanner;
@@ -42,6 +43,9 @@ const HARD: &[&str] = &[
     "whistle",
 ];
 
+/// How much a frame of made crying counts: it shows what else might be crying, but recordings decide what surely is.
+const MADE_WEIGHT: f32 = 0.35;
+
 /// Machine noises that are made once and drawn from, and their length in samples.
 const MACHINES: (usize, usize) = (120, 320_000);
 
@@ -50,6 +54,8 @@ const MACHINES: (usize, usize) = (120, 320_000);
 enum Mark {
     Other,
     Cry,
+    /// Crying that was made, not recorded.
+    Made,
     Unsure,
 }
 
@@ -94,6 +100,8 @@ pub struct Mixer<'a> {
     machines: Vec<Vec<f32>>,
     /// Clips that the model itself took for crying, with the running sum of their weights.
     mined: Vec<(usize, f32)>,
+    /// Share of cries that are made.
+    made: f64,
     planner: RealFftPlanner<f32>,
 }
 
@@ -129,8 +137,14 @@ impl<'a> Mixer<'a> {
             others,
             machines: vec![Vec::new(); MACHINES.0],
             mined: Vec::new(),
+            made: 0.0,
             planner: RealFftPlanner::new(),
         })
+    }
+
+    /// With this share of the crying made instead of recorded (0 to 1), and adults and horns made against it.
+    pub fn with_made(self, made: f64) -> Self {
+        Self { made: made.clamp(0.0, 1.0), ..self }
     }
 
     /// Bouts of crying that examples are drawn from.
@@ -200,7 +214,9 @@ impl<'a> Mixer<'a> {
             .map(|(i, part)| {
                 let share =
                     |mark: Mark| part.iter().filter(|&&m| m == mark).count() as f32 / part.len() as f32;
-                let (cry, unsure) = (share(Mark::Cry), share(Mark::Unsure));
+                let made = share(Mark::Made);
+                let (cry, unsure) = (share(Mark::Cry) + made, share(Mark::Unsure));
+                let sure = if made > 0.0 { MADE_WEIGHT } else { 1.0 };
                 // In the first second after a start nobody can know much yet.
                 let place = if i < first_second { 0.35 } else { 1.0 };
                 let clear = if unsure > 0.3 {
@@ -210,7 +226,7 @@ impl<'a> Mixer<'a> {
                 } else {
                     1.0
                 };
-                (if cry >= 0.5 { 1.0 } else { 0.0 }, place * clear)
+                (if cry >= 0.5 { 1.0 } else { 0.0 }, place * clear * sure)
             })
             .unzip()
     }
@@ -391,8 +407,15 @@ impl<'a> Mixer<'a> {
         (&self.corpus.clips[clip], start, end)
     }
 
-    /// A bout of crying cut out of its clip, or with what surrounds it.
+    /// A bout of crying cut out of its clip, or with what surrounds it; or a made one.
     fn cry(&mut self, rng: &mut StdRng) -> Sound {
+        if self.made > 0.0 && rng.random_bool(self.made) {
+            let made = voice::crying(rng, &mut self.planner);
+            let marks = made.sounding.iter().map(|&s| if s { Mark::Made } else { Mark::Other }).collect();
+            let mut sound = Sound { samples: made.samples, marks };
+            self.treat(rng, &mut sound);
+            return sound;
+        }
         let (clip, start, end) = self.bout(rng);
         let mut sound = if rng.random_bool(0.65) {
             // A part of a long bout begins as suddenly as a short one.
@@ -439,6 +462,17 @@ impl<'a> Mixer<'a> {
                 let mut sound = self.piece(clip, start, end.min(start + length / 2));
                 Self::shift(&mut sound, rng.random_range(0.38..0.5));
                 sound.marks.fill(Mark::Other);
+                self.treat(rng, &mut sound);
+                return sound;
+            }
+            // What is made like crying and is none.
+            11..17 if self.made > 0.0 => {
+                let made = if rng.random_bool(0.5) {
+                    voice::adult(rng, &mut self.planner)
+                } else {
+                    voice::horn(rng, &mut self.planner)
+                };
+                let mut sound = Sound { marks: vec![Mark::Other; made.samples.len()], samples: made.samples };
                 self.treat(rng, &mut sound);
                 return sound;
             }
@@ -500,10 +534,11 @@ impl<'a> Mixer<'a> {
         let span = to..to + (last - first);
         let (samples, sound_marks) = (&sound.samples[first..last], &sound.marks[first..last]);
         // Level of the crying itself where there is some, and of the background under it.
-        let has_cry = sound.marks.contains(&Mark::Cry);
+        let cries = |mark: Mark| mark == Mark::Cry || mark == Mark::Made;
+        let has_cry = sound.marks.iter().any(|m| cries(*m));
         let (mut sum, mut count) = (0.0f32, 0usize);
         for (x, mark) in sound.samples.iter().zip(&sound.marks) {
-            if !has_cry || *mark == Mark::Cry {
+            if !has_cry || cries(*mark) {
                 sum += x * x;
                 count += 1;
             }
@@ -514,7 +549,10 @@ impl<'a> Mixer<'a> {
             mix[span.clone()].iter_mut().zip(&mut marks[span]).zip(samples.iter().zip(sound_marks))
         {
             *to += level * x;
-            if *m == Mark::Cry || (*m == Mark::Unsure && *mark == Mark::Other) {
+            if *m == Mark::Cry
+                || (*m == Mark::Made && *mark != Mark::Cry)
+                || (*m == Mark::Unsure && *mark == Mark::Other)
+            {
                 *mark = *m;
             }
         }
@@ -612,6 +650,25 @@ mod tests {
             assert_eq!(mixer.example(seed).samples, example.samples);
         }
         assert!(crying > 200 && others > 1_000, "{crying} {others}");
+    }
+
+    #[test]
+    fn made_crying_is_a_target_that_counts_for_less_and_none_changes_nothing() {
+        let corpus = corpus();
+        let mut without = Mixer::new(&corpus, 80_000, 800).unwrap();
+        let mut none = Mixer::new(&corpus, 80_000, 800).unwrap().with_made(0.0);
+        let mut all = Mixer::new(&corpus, 80_000, 800).unwrap().with_made(1.0);
+        let mut crying = 0;
+        for seed in 0..30 {
+            assert_eq!(without.example(seed).samples, none.example(seed).samples);
+            let example = all.example(seed);
+            assert!(example.samples.iter().all(|x| x.is_finite() && x.abs() <= 1.0));
+            for (target, weight) in example.targets.iter().zip(&example.weights) {
+                assert!(*target == 0.0 || *weight <= MADE_WEIGHT, "{weight}");
+                crying += usize::from(*target == 1.0);
+            }
+        }
+        assert!(crying > 100, "{crying}");
     }
 
     #[test]

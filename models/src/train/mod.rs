@@ -16,6 +16,7 @@ pub mod optimiser;
 pub mod prepare;
 pub mod signal;
 pub mod validation;
+pub mod voice;
 
 use crate::detector::Detector;
 use crate::frontend::{FrontEnd, FrontEndConfig, PLANES};
@@ -60,6 +61,8 @@ pub struct Plan {
     pub commit: String,
     /// Shape of the network.
     pub network: NetConfig,
+    /// Share of the crying that is made instead of recorded, 0 to 1.
+    pub made: f64,
     /// Samples by which scores lag behind their sound: what the network hears of the future. Whole score frames.
     pub lookahead: usize,
 }
@@ -68,7 +71,7 @@ impl Plan {
     /// What a checkpoint must have in common with it and what it learns from, besides the seed.
     fn line(&self, corpus: &Corpus) -> String {
         let network = serde_json::to_string(&self.network).unwrap_or_default();
-        let Self { batch, seconds, rate, lookahead, .. } = self;
+        let Self { batch, seconds, rate, lookahead, made, .. } = self;
         let clips = corpus.clips.len();
         let samples: usize = corpus.clips.iter().map(|c| c.samples.len()).sum();
         let stretches = corpus.clips.iter().flat_map(|c| &c.stretches);
@@ -76,7 +79,7 @@ impl Plan {
             stretches.filter(|s| s.kind == cries::Kind::Cry).map(|s| s.end.saturating_sub(s.start)).sum();
         format!(
             "{batch} examples of {seconds} s, rate {rate}, lookahead {lookahead} samples, network {network}, \
-             {clips} clips of {samples} samples, {crying} of them crying"
+             {clips} clips of {samples} samples, {crying} of them crying, {made} made"
         )
     }
 }
@@ -274,7 +277,7 @@ pub fn train(
         best = curve.iter().map(|p: &Point| p.dev_ap).max_by(f32::total_cmp).map(|ap| (ap, bytes));
     }
     let length = plan.seconds * d.front_end.sample_rate as usize;
-    let mut mixer = Mixer::new(corpus, length, d.frame_step())?;
+    let mut mixer = Mixer::new(corpus, length, d.frame_step())?.with_made(plan.made);
     mixer.set_mined(&mined);
     let validation = Validation::new(dev, length, &d)?;
     let shape = (plan.batch, length / d.front_end.step, mels, PLANES);
