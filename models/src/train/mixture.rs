@@ -472,7 +472,7 @@ impl<'a> Mixer<'a> {
                 } else {
                     voice::horn(rng, &mut self.planner)
                 };
-                let mut sound = Sound { marks: vec![Mark::Other; made.samples.len()], samples: made.samples };
+                let mut sound = Sound { marks: vec![Mark::Other; made.len()], samples: made };
                 self.treat(rng, &mut sound);
                 return sound;
             }
