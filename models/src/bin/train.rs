@@ -52,8 +52,8 @@ struct Options {
     #[arg(long)]
     resume: bool,
     /// Share of the crying that is made by a model of source and throat instead of recorded, with adults and horns made
-    /// against it; the committed weights were trained without
-    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    /// against it; 0 for none
+    #[arg(long, default_value_t = 0.2, value_parser = share)]
     made: f64,
     /// Train, choose the step and calibrate without any clip of this source, to see how well unknown recordings do
     #[arg(long, value_name = "SOURCE")]
