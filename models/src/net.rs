@@ -503,7 +503,12 @@ impl Network {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::frontend::FrontEndConfig;
     use crate::ops::check::{pseudo, tensor};
+
+    fn bands() -> usize {
+        FrontEndConfig::default().mels
+    }
 
     fn values(network: &Network) -> BTreeMap<String, Vec<f32>> {
         let flat = |v: &Var| v.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -512,24 +517,24 @@ mod tests {
 
     fn trained(config: &NetConfig) -> Network {
         let mut draws = pseudo(400_000, 5).into_iter();
-        Network::training(config, 64, || draws.next().unwrap() * 1.7).unwrap()
+        Network::training(config, bands(), || draws.next().unwrap() * 1.7).unwrap()
     }
 
     fn served(config: &NetConfig) -> Network {
         let network = trained(config);
         let folded = network.fold(&values(&network), &network.stats()).unwrap();
-        Network::serving(config, 64, &folded).unwrap()
+        Network::serving(config, bands(), &folded).unwrap()
     }
 
     #[test]
     fn folded_network_equals_the_trained_one() {
         let config = NetConfig::default();
         let network = trained(&config);
-        let x = tensor(&[4, 120, 64, PLANES], 3);
+        let x = tensor(&[4, 120, bands(), PLANES], 3);
         let logits = network.forward(&x, None).unwrap();
         let stats = network.stats_of(&values(&network), std::slice::from_ref(&x)).unwrap();
         let folded = network.fold(&values(&network), &stats).unwrap();
-        let serving = Network::serving(&config, 64, &folded).unwrap();
+        let serving = Network::serving(&config, bands(), &folded).unwrap();
         let served = serving.forward(&x, None).unwrap();
         assert_eq!(served.dims(), [4, 60]);
         let (a, b) = (logits.to_vec2::<f32>().unwrap(), served.to_vec2::<f32>().unwrap());
@@ -543,9 +548,9 @@ mod tests {
         for recurrent in [0, 24] {
             let config = NetConfig { recurrent, ..NetConfig::default() };
             let network = served(&config);
-            let x = tensor(&[2, 60, 64, PLANES], 7);
+            let x = tensor(&[2, 60, bands(), PLANES], 7);
             let whole = network.forward(&x, None).unwrap().to_vec2::<f32>().unwrap();
-            let mut states = vec![vec![0.0; config.memory_len(64)]; 2];
+            let mut states = vec![vec![0.0; config.memory_len(bands())]; 2];
             let mut at = 0;
             for frames in [10, 2, 28, 20] {
                 let piece = x.narrow(1, at, frames).unwrap().contiguous().unwrap();
@@ -564,9 +569,9 @@ mod tests {
     #[test]
     fn no_output_depends_on_what_comes_later() {
         let network = served(&NetConfig::default());
-        let x = tensor(&[1, 40, 64, PLANES], 7);
+        let x = tensor(&[1, 40, bands(), PLANES], 7);
         let changed =
-            Tensor::cat(&[x.narrow(1, 0, 20).unwrap(), tensor(&[1, 20, 64, PLANES], 9)], 1).unwrap();
+            Tensor::cat(&[x.narrow(1, 0, 20).unwrap(), tensor(&[1, 20, bands(), PLANES], 9)], 1).unwrap();
         let score = |x: &Tensor| network.forward(x, None).unwrap().to_vec2::<f32>().unwrap();
         let (a, b) = (score(&x), score(&changed));
         assert_eq!(a[0][..10], b[0][..10]);
@@ -576,7 +581,7 @@ mod tests {
     #[test]
     fn every_variable_gets_a_gradient() {
         let network = trained(&NetConfig::default());
-        let grads = network.forward(&tensor(&[2, 40, 64, PLANES], 3), None).unwrap();
+        let grads = network.forward(&tensor(&[2, 40, bands(), PLANES], 3), None).unwrap();
         let grads = grads.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         for (name, var) in network.vars() {
             let grad = grads.get(var.as_tensor());
@@ -588,17 +593,17 @@ mod tests {
     #[test]
     fn the_network_keeps_to_its_budget() {
         let config = NetConfig::default();
-        let parameters = config.parameters(64);
+        let parameters = config.parameters(bands());
         assert!(parameters <= 500_000, "{parameters}");
         // 40 spectral frames are a second.
-        assert!(config.macs(40, 64) <= 15_000_000, "{}", config.macs(40, 64));
+        assert!(config.macs(40, bands()) <= 15_000_000, "{}", config.macs(40, bands()));
     }
 
     #[test]
     fn states_that_do_not_fit_are_an_error() {
         let network = served(&NetConfig::default());
         let mut short = vec![0.0; 10];
-        assert!(network.advance(&tensor(&[1, 2, 64, PLANES], 1), &mut [&mut short]).is_err());
-        assert!(network.advance(&tensor(&[1, 2, 64, PLANES], 1), &mut []).is_err());
+        assert!(network.advance(&tensor(&[1, 2, bands(), PLANES], 1), &mut [&mut short]).is_err());
+        assert!(network.advance(&tensor(&[1, 2, bands(), PLANES], 1), &mut []).is_err());
     }
 }

@@ -28,11 +28,11 @@ from signal_generator import RATE, golden_signal
 
 # As in the Rust struct FrontEndConfig: what is served, and another with narrow bands and another root.
 SERVED = {
-    "sample_rate": RATE, "frame": 640, "step": 400, "mels": 64, "low_hz": 60.0, "high_hz": 7800.0, "floor": 1e-11,
+    "sample_rate": RATE, "frame": 640, "step": 400, "mels": 96, "low_hz": 60.0, "high_hz": 7800.0, "floor": 1e-11,
     "smoothing_s": 0.5, "offset": 2.0, "power": 0.5, "rise_s": 8.0, "fall_s": 1.0,
 }
 NARROW = SERVED | {
-    "frame": 512, "step": 320, "mels": 96, "low_hz": 50.0, "high_hz": 8000.0, "floor": 1e-9,
+    "frame": 512, "step": 320, "mels": 128, "low_hz": 50.0, "high_hz": 8000.0, "floor": 1e-9,
     "smoothing_s": 0.2, "offset": 1.0, "power": 0.3, "rise_s": 3.0, "fall_s": 0.3,
 }
 

@@ -28,7 +28,7 @@ def conv(channels, kernel, stride):
 # As in the Rust struct NetConfig: what is served by default, and others that use what it leaves out.
 CASES = [
     {
-        "name": "served", "mels": 64, "batch": 2, "frames": 80, "seed": 11,
+        "name": "served", "mels": 96, "batch": 2, "frames": 80, "seed": 11,
         "config": {
             "convs": [conv(16, [5, 5], [1, 2]), conv(32, [3, 3], [2, 2]), conv(48, [3, 3], [1, 2]),
                       conv(64, [3, 3], [1, 2])],

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::{Client, free_port},
+    temp_dir::TempDir,
     wait,
 };
 
@@ -31,20 +32,24 @@ pub struct Browser {
     driver: Child,
     client: Client,
     session: String,
+    /// Whatever it leaves behind, which it does by the megabyte.
+    _files: TempDir,
 }
 
 impl Browser {
     /// Starts one with a window of this size.
     pub fn start(width: u32, height: u32) -> Self {
         let port = free_port();
+        let files = TempDir::new();
         let driver = Command::new("chromedriver")
+            .env("TMPDIR", files.path())
             .arg(format!("--port={port}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("start chromedriver");
         let client = Client::new(port).with("Content-Type", "application/json");
-        let mut browser = Self { driver, client, session: String::new() };
+        let mut browser = Self { driver, client, session: String::new(), _files: files };
         let is_ready = || {
             let answer = browser.client.try_request("GET", "/status", "").ok()?;
             answer.json()["value"]["ready"].as_bool().filter(|ready| *ready)

@@ -211,7 +211,8 @@ fn as_root_what_only_root_may_reach_is_used_and_seen_by_nobody_else() {
     // Another process writes it, see post_mortems.rs.
     let worker = dir.join("nursery-worker");
     let mut copy = Command::new("cp");
-    assert!(wait::output(copy.arg(binary("nursery-worker")).arg(&worker), PATIENCE).status.success());
+    let copied = wait::output(copy.arg(binary("nursery-worker")).arg(&worker), PATIENCE);
+    assert!(copied.status.success(), "{copied:?}");
     // As it is built under a strict umask.
     fs::set_permissions(&worker, fs::Permissions::from_mode(0o700)).unwrap();
     let mut hall = camera("hall", format!("file:{}", private("hall.wav")));

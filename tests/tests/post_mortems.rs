@@ -284,7 +284,8 @@ fn an_examiner_that_may_not_look_says_so_and_tells_what_it_may() {
     let program = dir.join("worker");
     let mut copy = Command::new("cp");
     copy.arg(binary("nursery-worker")).arg(&program);
-    assert!(wait::output(&mut copy, Duration::from_secs(30)).status.success());
+    let copied = wait::output(&mut copy, Duration::from_secs(30));
+    assert!(copied.status.success(), "{copied:?}");
     let findings = examine_as(Some(65_534), &program, std::process::id());
     let threads = findings.iter().filter(|f| matches!(f, Finding::Thread(_))).count();
     assert!(threads >= 1, "{findings:?}");
