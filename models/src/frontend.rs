@@ -328,8 +328,9 @@ mod tests {
             *x = *x * 0.05 + if i % 24_000 < 16_000 { tone } else { 0.0 };
         }
         let out = features(&x);
+        let mels = FrontEndConfig::default().mels;
         let band = |t: usize, plane: usize| {
-            (0..64).map(|m| out[(t * 64 + m) * PLANES + plane]).fold(f32::MIN, f32::max)
+            (0..mels).map(|m| out[(t * mels + m) * PLANES + plane]).fold(f32::MIN, f32::max)
         };
         // The last bursts: frames 40 a second, one burst every 60 frames.
         let late: f32 = (4_700..4_760).map(|t| band(t, 1)).fold(f32::MIN, f32::max);
