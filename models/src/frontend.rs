@@ -6,7 +6,8 @@
 //! far-field keyword spotting": each band divided by its own smoothed past, then root-compressed, so that a
 //! steady noise machine fades and the microphone's colour cancels. Plane 1 is the log-mel spectrum over a slow
 //! estimate of each band's floor, which follows down at once and up only slowly: it keeps the contrast of sounds
-//! that last, such as minutes of crying, as long as they breathe.
+//! that last, such as minutes of crying, as long as they breathe. Nobody knows the floor at the start of a stream:
+//! it is taken to be flat and low, or a stream that begins in the middle of a cry would count it as its floor.
 
 use realfft::{RealFftPlanner, RealToComplex, num_complex::Complex32};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,19 @@ pub struct FrontEndConfig {
     pub rise_s: f32,
     /// Time constant with which the floor of plane 1 falls, seconds.
     pub fall_s: f32,
+    /// At the start of a stream the floor of plane 1 lies so far below the mean of the first frame's bands, in nats.
+    #[serde(default)]
+    pub start_below: f32,
+    /// How much past that first floor stands for, seconds; 0 for none, so that the floor begins as the first frame.
+    #[serde(default)]
+    pub start_s: f32,
+    /// How fast the floor rises at the start, as a share of how fast it falls; 1 in files that do not say it.
+    #[serde(default = "one")]
+    pub start_rise: f32,
+}
+
+fn one() -> f32 {
+    1.0
 }
 
 impl Default for FrontEndConfig {
@@ -60,6 +74,9 @@ impl Default for FrontEndConfig {
             power: 0.5,
             rise_s: 8.0,
             fall_s: 1.0,
+            start_below: 2.0,
+            start_s: 0.25,
+            start_rise: 0.5,
         }
     }
 }
@@ -86,10 +103,27 @@ impl FrontEndConfig {
         in_range("power", f64::from(self.power), 0.05, 1.0)?;
         in_range("rise_s", f64::from(self.rise_s), 0.05, 600.0)?;
         in_range("fall_s", f64::from(self.fall_s), 0.05, 600.0)?;
+        in_range("start_below", f64::from(self.start_below), 0.0, 20.0)?;
+        in_range("start_s", f64::from(self.start_s), 0.0, 60.0)?;
+        in_range("start_rise", f64::from(self.start_rise), 0.0, 1.0)?;
         if !self.frame.is_multiple_of(2) {
             return Err("front end: frame must be even".into());
         }
         Ok(())
+    }
+
+    /// The same, where the floor begins as the first frame and averages plainly: what networks learn from. Examples
+    /// are short, and with a low floor too many of their frames would look like the first seconds after a start.
+    #[must_use]
+    pub fn learning(self) -> Self {
+        Self { start_below: 0.0, start_s: 0.0, start_rise: 1.0, ..self }
+    }
+
+    /// The same, where the floor begins as it does by default: what streams are served with.
+    #[must_use]
+    pub fn serving(self) -> Self {
+        let Self { start_below, start_s, start_rise, .. } = Self::default();
+        Self { start_below, start_s, start_rise, ..self }
     }
 
     /// Values that the front end remembers of a stream: the samples that the next frame still needs, two smoothers
@@ -119,6 +153,8 @@ pub struct FrontEnd {
     smoothing: f32,
     rise: f32,
     fall: f32,
+    /// Frames that the first floor of plane 1 stands for.
+    before: f32,
     samples: Vec<f32>,
     frame: Vec<f32>,
     spectrum: Vec<Complex32>,
@@ -144,6 +180,7 @@ impl FrontEnd {
             smoothing: share(config.smoothing_s),
             rise: share(config.rise_s),
             fall: share(config.fall_s),
+            before: config.start_s * config.sample_rate as f32 / config.step as f32,
             samples: Vec::new(),
             frame: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),
@@ -197,12 +234,18 @@ impl FrontEnd {
     }
 
     /// Both planes of one frame. `memory` holds the smoother and the floor of each band, then the count of frames:
-    /// at the start of a stream both are plain averages.
+    /// at the start of a stream the smoother is a plain average, and the floor one that is slower to rise.
     fn normalise(&self, memory: &mut [f32], out: &mut [f32]) {
         let c = &self.config;
         let (smooth, rest) = memory.split_at_mut(c.mels);
         let (floor, count) = rest.split_at_mut(c.mels);
         let start = 1.0 / (count[0] + 1.0);
+        if count[0] == 0.0 {
+            let logs = self.mel.iter().map(|energy| (energy + c.floor).ln());
+            floor.fill(logs.sum::<f32>() / c.mels as f32 - c.start_below);
+        }
+        let at_least = 1.0 / (count[0] + 1.0 + self.before);
+        let (fall, rise) = (self.fall.max(at_least), self.rise.max(c.start_rise * at_least));
         count[0] = (count[0] + 1.0).min(SETTLED);
         let root = |ratio: f32| {
             if c.power == 0.5 { (ratio + c.offset).sqrt() } else { (ratio + c.offset).powf(c.power) }
@@ -215,8 +258,7 @@ impl FrontEnd {
             let ratio = (energy / (*smooth + c.floor)).min(400.0);
             out[0] = 0.5 * (root(ratio) - rest);
             let log = (energy + c.floor).ln();
-            let pace = if log < *floor { self.fall } else { self.rise };
-            *floor += pace.max(start) * (log - *floor);
+            *floor += if log < *floor { fall } else { rise } * (log - *floor);
             out[1] = ((log - *floor) * 0.35).clamp(-4.0, 4.0);
         }
     }
@@ -338,6 +380,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_begins_with_a_sound_keeps_its_contrast() {
+        let sound: Vec<f32> = tone(500.0, 0.3).iter().zip(noise(48_000)).map(|(t, n)| t + 0.02 * n).collect();
+        let mels = FrontEndConfig::default().mels;
+        let out = features(&sound);
+        for t in [4, 20, 39] {
+            let plane = out[t * mels * PLANES..][..mels * PLANES].iter().skip(1).step_by(PLANES);
+            let (least, most) = plane.fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+            assert!(most - least > 1.5, "frame {t}: {least} to {most}");
+        }
+        // What says nothing of the start takes the first frame for the floor, as files of old do, and learning does.
+        let json = serde_json::to_value(FrontEndConfig::default()).unwrap();
+        let old: serde_json::Map<_, _> =
+            json.as_object().unwrap().clone().into_iter().filter(|(k, _)| !k.starts_with("start_")).collect();
+        let config: FrontEndConfig = serde_json::from_value(old.into()).unwrap();
+        config.check().unwrap();
+        assert_eq!(config, FrontEndConfig::default().learning());
+        assert_eq!(config.clone().serving(), FrontEndConfig::default());
+        let mut out = Vec::new();
+        FrontEnd::new(&config).features(&mut vec![0.0; config.state_len()], &sound[..400], &mut out);
+        assert!(out.iter().skip(1).step_by(PLANES).all(|x| x.abs() < 1e-4), "{out:?}");
+    }
+
+    #[test]
     fn every_input_gives_finite_features() {
         let mut odd = tone(500.0, 1.0);
         odd[5] = f32::NAN;
@@ -360,6 +425,9 @@ mod tests {
             FrontEndConfig { floor: f32::NAN, ..Default::default() },
             FrontEndConfig { rise_s: f32::INFINITY, ..Default::default() },
             FrontEndConfig { sample_rate: 8_000, ..Default::default() },
+            FrontEndConfig { start_below: -1.0, ..Default::default() },
+            FrontEndConfig { start_s: f32::NAN, ..Default::default() },
+            FrontEndConfig { start_rise: 2.0, ..Default::default() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

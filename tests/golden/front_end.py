@@ -12,10 +12,12 @@ The definition, in double precision throughout (E: power of a mel band in a fram
 - Mel bands: triangles of height 1 whose corners are equally spaced on the HTK mel scale between low_hz and high_hz;
   a side narrower than one FFT bin is widened to one bin.
 - An average with time constant s moves by the share 1 - exp(-step / (s * rate)) of the difference; in the n-th frame
-  of a stream by at least 1 / n, so that it begins as a plain mean.
+  of a stream by at least 1 / n, so that it begins as a plain mean (but for F below).
 - Plane 0: M = average of E with smoothing_s; ((E / (M + floor), at most 400) + offset) ** power, less its value at
   E = 0, halved.
-- Plane 1: L = ln(E + floor); F = average of L, with fall_s where L < F, else rise_s; 0.35 * (L - F), within +-4.
+- Plane 1: L = ln(E + floor); F = average of L, with fall_s where L < F, else rise_s; 0.35 * (L - F), within +-4. F
+  begins as the mean of the first frame's L over all bands, less start_below, and moves in the n-th frame by at least
+  1 / (n + start_s * rate / step), of which start_rise where it rises. Where these three are not given: 0, 0 and 1.
 """
 
 import json
@@ -26,12 +28,14 @@ import numpy as np
 
 from signal_generator import RATE, golden_signal
 
-# As in the Rust struct FrontEndConfig: what is served, and another with narrow bands and another root.
-SERVED = {
+# As in the Rust struct FrontEndConfig: what is served, and another with narrow bands and another root, which says
+# nothing of the start.
+USUAL = {
     "sample_rate": RATE, "frame": 640, "step": 400, "mels": 96, "low_hz": 60.0, "high_hz": 7800.0, "floor": 1e-11,
     "smoothing_s": 0.5, "offset": 2.0, "power": 0.5, "rise_s": 8.0, "fall_s": 1.0,
 }
-NARROW = SERVED | {
+SERVED = USUAL | {"start_below": 2.0, "start_s": 0.25, "start_rise": 0.5}
+NARROW = USUAL | {
     "frame": 512, "step": 320, "mels": 128, "low_hz": 50.0, "high_hz": 8000.0, "floor": 1e-9,
     "smoothing_s": 0.2, "offset": 1.0, "power": 0.3, "rise_s": 3.0, "fall_s": 0.3,
 }
@@ -76,8 +80,10 @@ def planes(c, energy):
     }
     frames, mels = energy.shape
     out = np.zeros((frames, mels, 2))
+    first = np.mean(np.log(energy[0] + c["floor"])) - c.get("start_below", 0.0)
+    before = c.get("start_s", 0.0) * c["sample_rate"] / c["step"]
     for band in range(mels):
-        mean = floor = 0.0
+        mean, floor = 0.0, first
         for n in range(frames):
             e = energy[n, band]
             at_least = 1.0 / (n + 1)
@@ -85,8 +91,11 @@ def planes(c, energy):
             ratio = min(e / (mean + c["floor"]), 400.0)
             out[n, band, 0] = ((ratio + c["offset"]) ** c["power"] - c["offset"] ** c["power"]) / 2.0
             log = np.log(e + c["floor"])
-            pace = share["fall_s"] if log < floor else share["rise_s"]
-            floor += max(pace, at_least) * (log - floor)
+            at_least = 1.0 / (n + 1 + before)
+            if log < floor:
+                floor += max(share["fall_s"], at_least) * (log - floor)
+            else:
+                floor += max(share["rise_s"], c.get("start_rise", 1.0) * at_least) * (log - floor)
             out[n, band, 1] = np.clip(0.35 * (log - floor), -4.0, 4.0)
     return out
 

@@ -5,7 +5,8 @@
 use std::{collections::BTreeSet, os::fd::AsFd, time::Duration};
 
 use nursery_shared::{
-    config::{CameraConfig, Config, PicturesConfig, from_json},
+    config::{CameraConfig, Config, MAX_BATCH, PicturesConfig, from_json},
+    frame::MAX_FROM_WORKER,
     history::{Answer, History},
     light::{LightCamera, Wanted},
     media::{AudioCodec, AudioTrack, Data, FromCapture, Kind, Packet, Tracks},
@@ -71,6 +72,13 @@ fn shape() -> ModelShape {
     info::shape(&info::load_detector(info::find_model(None).unwrap()).unwrap())
 }
 
+/// Most windows of a batch whose scores and states fit a frame, and at most as many as may be asked for.
+fn most_at_once() -> u64 {
+    let shape = shape();
+    let each = shape.scores_per_window() * 4 + shape.state_bytes as usize + 64;
+    ((MAX_FROM_WORKER - 64) / each).min(MAX_BATCH as usize) as u64
+}
+
 fn configuration(text: &str) -> Config {
     from_json(text, std::path::Path::new("/")).unwrap()
 }
@@ -123,9 +131,9 @@ fn infer_makes_every_call_that_it_may_make() {
         let plan = Plan::infer();
         let mut worker = Traced::start("infer", &ToWorker::ConfigureInfer { model: None, threads });
         let window = Pcm::from_f32(&vec![0.1; shape().window as usize]);
-        for batch in 0..24 {
+        for batch in 0..most_at_once() {
             // All sizes that there are.
-            let windows = (0..=batch % 32)
+            let windows = (0..=batch)
                 .map(|id| WindowJob { id, state: ModelState::default(), pcm: window.clone() })
                 .collect();
             worker.send(&ToWorker::Batch { batch, windows });

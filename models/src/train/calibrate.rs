@@ -72,7 +72,8 @@ pub struct Label {
     pub commit: Option<String>,
 }
 
-/// Calibrates the bytes of a weights file on mixtures of `dev`. Returns the new bytes and a report.
+/// Calibrates the bytes of a weights file on mixtures of `dev`, with the start of a stream as it is served. Returns the
+/// new bytes and a report.
 ///
 /// # Errors
 /// One line for people.
@@ -80,10 +81,12 @@ pub fn calibrate(bytes: &[u8], dev: &Corpus, label: &Label) -> Result<(Vec<u8>, 
     let (mut description, tensors) = weights::parse(bytes)?;
     description.version = label.version.clone().unwrap_or(description.version);
     description.commit = label.commit.clone().unwrap_or(description.commit);
+    description.front_end = description.front_end.serving();
+    let bytes = weights::serialize(&description, &tensors)?;
     // Two threads: what there is everywhere; the result is the same with any number.
     let mut detectors = Vec::new();
     for _ in 0..2 {
-        detectors.push(Detector::from_bytes(bytes, "new weights").map_err(|e| e.to_string())?);
+        detectors.push(Detector::from_bytes(&bytes, "new weights").map_err(|e| e.to_string())?);
     }
     let info = detectors[0].info().clone();
     // Another seed than the evaluation's, and many more of each: where the operating point lies must not be chance.

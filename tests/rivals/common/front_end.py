@@ -26,6 +26,13 @@ class FrontEnd:
         mean, rise, fall = (np.full(self.mels, share(k)) for k in ("smoothing_s", "rise_s", "fall_s"))
         self.up = np.concatenate([mean, rise]).astype(np.float32)
         self.down = np.concatenate([mean, fall]).astype(np.float32)
+        # How each of them starts: the past that its first value stands for, and its pace upwards then.
+        both = [np.zeros(self.mels), np.ones(self.mels)]
+        before = config.get("start_s", 0.0) * config["sample_rate"] / self.step
+        self.before = np.concatenate([both[0], np.full(self.mels, before)]).astype(np.float32)
+        rise = config.get("start_rise", 1.0)
+        self.start_up = np.concatenate([both[1], np.full(self.mels, rise)]).astype(np.float32)
+        self.start_below = np.float32(config.get("start_below", 0.0))
         if np.any(self.up > self.down):
             raise ValueError("a floor that rises faster than it falls is not supported")
 
@@ -54,12 +61,15 @@ class FrontEnd:
         return out
 
     def averages(self, states, levels):
-        """Each level's moving average after each frame. It begins as a plain mean: the n-th frame moves it by at
-        least 1 / n."""
+        """Each level's moving average after each frame, which moves it by at least 1 / n at the start of a stream."""
         count, average = states[:, -1:], states[:, self.past:-1]
         frames = levels.shape[1]
-        at_least = 1.0 / (count + np.arange(1, frames + 1, dtype=np.float32))
-        up, down = (np.maximum(at_least[..., None], pace) for pace in (self.up, self.down))
+        new = count[:, 0] == 0.0
+        first = np.mean(levels[new, 0, self.mels:], axis=1, keepdims=True)
+        average[new, self.mels:] = first - self.start_below
+        n = count + np.arange(1, frames + 1, dtype=np.float32)
+        at_least = 1.0 / (n[..., None] + self.before)
+        up, down = np.maximum(at_least * self.start_up, self.up), np.maximum(at_least, self.down)
         out = np.empty_like(levels)
         for t in range(frames):
             difference = levels[:, t] - average
