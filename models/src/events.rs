@@ -21,6 +21,10 @@ const FLICKER_US: i64 = 150_000;
 /// Where frames are missing for longer than this (restart, lost windows), an open event ends at its last cry
 /// when frames come again.
 const MAX_GAP_US: i64 = 30_000_000;
+/// What begins within this long of a stream's start may have begun before it, and nobody heard how: before it is
+/// announced there must be so much more of it. After a pause of [`BRIDGE_US`] a stream begins anew.
+const CUT_US: i64 = 500_000;
+const CUT_ASKS_US: i64 = 500_000;
 /// While crying goes on, frames count from this share of the threshold's odds on (hysteresis): with a threshold
 /// of 0.5, from 0.375 on. A share of the odds and not of the probability, so that another threshold is the same as
 /// other log-odds, whatever it is.
@@ -149,6 +153,9 @@ pub struct EventLogic {
     /// End of the newest frame that was seen; older ones are ignored, so replays change nothing.
     seen_us: Option<i64>,
     run: Option<Run>,
+    /// Start of the frames that were seen without a pause up to the newest.
+    #[serde(default)]
+    began_us: Option<i64>,
     /// Start and end of the newest stretch of signs of crying, strong or not.
     #[serde(default)]
     lead: Option<(i64, i64)>,
@@ -173,6 +180,7 @@ impl EventLogic {
             params,
             seen_us: None,
             run: None,
+            began_us: None,
             lead: None,
             quiet_until_us: None,
             last_minute: LastMinute::default(),
@@ -198,8 +206,12 @@ impl EventLogic {
     /// Both would go on in the same way, whatever frames they saw last: what `self` lost by going back to
     /// `other` is only time, which the next frame tells again, and what the usual sounds are.
     pub fn is_same_but_for_time(&self, other: &Self) -> bool {
-        let timeless =
-            |logic: &Self| Self { seen_us: None, background: Background::default(), ..logic.clone() };
+        let timeless = |logic: &Self| Self {
+            seen_us: None,
+            began_us: None,
+            background: Background::default(),
+            ..logic.clone()
+        };
         timeless(self) == timeless(other)
     }
 
@@ -232,6 +244,9 @@ impl EventLogic {
             return probability;
         }
         let gap = self.seen_us.map_or(0, |seen| start_us.saturating_sub(seen));
+        if self.seen_us.is_none() || gap > BRIDGE_US {
+            self.began_us = Some(start_us);
+        }
         self.seen_us = Some(end_us);
         if gap > MAX_GAP_US {
             self.close(out);
@@ -294,7 +309,11 @@ impl EventLogic {
         run.clear_us = run.clear_us.saturating_add((us_long as f64 * f64::from(clear)).round() as i64);
         run.peak = run.peak.max(probability);
         let quiet = self.quiet_until_us.is_some_and(|t| end_us < t);
-        if run.announced || quiet || run.clear_us < us(self.params.min_duration_s) {
+        let cut = self.began_us.is_some_and(|began| run.onset_us.saturating_sub(began) < CUT_US);
+        // Who asks for no minimum gets none.
+        let least_us = us(self.params.min_duration_s);
+        let asked_us = if cut && least_us > 0 { least_us.max(CUT_ASKS_US) } else { least_us };
+        if run.announced || quiet || run.clear_us < asked_us {
             return;
         }
         let sustained_us = self.last_minute.heard_us(end_us);
@@ -423,6 +442,26 @@ mod tests {
     fn a_click_is_no_event_and_clicks_apart_do_not_add_up() {
         assert_eq!(run(&[(0.4, 0.9), (5.0, 0.0)]), []);
         assert_eq!(run(&[(0.4, 0.9), (1.0, 0.0)].repeat(10)), []);
+    }
+
+    #[test]
+    fn of_what_begins_with_the_stream_more_is_asked() {
+        let mut logic = EventLogic::new(EventParams { min_duration_s: 0.3, ..params() });
+        let mut at = 0;
+        assert_eq!(feed(&mut logic, &mut at, &[(0.4, 0.9), (2.0, 0.0)]), []);
+        let out = feed(&mut logic, &mut at, &[(0.4, 0.9), (6.0, 0.0)]);
+        assert_eq!(out.len(), 2, "heard from its beginning: {out:?}");
+        // Frames were missing.
+        at += 70_000_000;
+        assert_eq!(feed(&mut logic, &mut at, &[(0.4, 0.9), (6.0, 0.0)]), []);
+        at += 2_000_000;
+        let began = at;
+        let out = feed(&mut logic, &mut at, &[(0.6, 0.9)]);
+        assert!(
+            matches!(out[..], [Transition::Started { onset_us, decided_us, .. }] if onset_us == began
+                && (began + 500_000..=began + 540_000).contains(&decided_us)),
+            "{out:?}"
+        );
     }
 
     #[test]
