@@ -47,7 +47,7 @@ pub struct FrontEndConfig {
     /// At the start of a stream the floor of plane 1 lies so far below the mean of the first frame's bands, in nats.
     #[serde(default)]
     pub start_below: f32,
-    /// How much past that first floor stands for, seconds; 0 for none, so that the floor begins as the first frame.
+    /// How much past that first floor stands for, seconds; 0 where there is none, and the floor begins as the first frame.
     #[serde(default)]
     pub start_s: f32,
     /// How fast the floor rises at the start, as a share of how fast it falls; 1 in files that do not say it.
@@ -240,7 +240,8 @@ impl FrontEnd {
         let (smooth, rest) = memory.split_at_mut(c.mels);
         let (floor, count) = rest.split_at_mut(c.mels);
         let start = 1.0 / (count[0] + 1.0);
-        if count[0] == 0.0 {
+        // Without it the first frame is the floor, whatever stands here.
+        if count[0] == 0.0 && self.before > 0.0 {
             let logs = self.mel.iter().map(|energy| (energy + c.floor).ln());
             floor.fill(logs.sum::<f32>() / c.mels as f32 - c.start_below);
         }
