@@ -21,8 +21,9 @@ const FLICKER_US: i64 = 150_000;
 /// Where frames are missing for longer than this (restart, lost windows), an open event ends at its last cry
 /// when frames come again.
 const MAX_GAP_US: i64 = 30_000_000;
-/// What begins within this long of a stream's start may have begun before it, and nobody heard how: before it is
-/// announced there must be so much more of it. After a pause of [`BRIDGE_US`] a stream begins anew.
+/// What begins within this long of a recording's start may have begun before it, and nobody heard how. Before it is
+/// announced there must be this much of it, where any minimum is asked for: the creak of a door at the start of a file
+/// is gone by then, and a cry goes on. A service hears a camera for months, and where it begins to is no matter.
 const CUT_US: i64 = 500_000;
 const CUT_ASKS_US: i64 = 500_000;
 /// While crying goes on, frames count from this share of the threshold's odds on (hysteresis): with a threshold
@@ -153,9 +154,6 @@ pub struct EventLogic {
     /// End of the newest frame that was seen; older ones are ignored, so replays change nothing.
     seen_us: Option<i64>,
     run: Option<Run>,
-    /// Start of the frames that were seen without a pause up to the newest.
-    #[serde(default)]
-    began_us: Option<i64>,
     /// Start and end of the newest stretch of signs of crying, strong or not.
     #[serde(default)]
     lead: Option<(i64, i64)>,
@@ -167,6 +165,9 @@ pub struct EventLogic {
     /// Not stored: whoever restarts knows no camera's usual sounds, and learns them again.
     #[serde(skip)]
     background: Background,
+    /// Start of a recording, known from its first frame on. Not stored, since no service has any.
+    #[serde(skip)]
+    recording: Option<Option<i64>>,
 }
 
 fn us(seconds: f64) -> i64 {
@@ -180,12 +181,17 @@ impl EventLogic {
             params,
             seen_us: None,
             run: None,
-            began_us: None,
             lead: None,
             quiet_until_us: None,
             last_minute: LastMinute::default(),
             background: Background::default(),
+            recording: None,
         }
+    }
+
+    /// Nothing heard yet of a recording, whose first sounds may be the end of something.
+    pub fn of_recording(params: EventParams) -> Self {
+        Self { recording: Some(None), ..Self::new(params) }
     }
 
     /// Other settings from the next frame on; an event that is open stays open.
@@ -206,12 +212,8 @@ impl EventLogic {
     /// Both would go on in the same way, whatever frames they saw last: what `self` lost by going back to
     /// `other` is only time, which the next frame tells again, and what the usual sounds are.
     pub fn is_same_but_for_time(&self, other: &Self) -> bool {
-        let timeless = |logic: &Self| Self {
-            seen_us: None,
-            began_us: None,
-            background: Background::default(),
-            ..logic.clone()
-        };
+        let timeless =
+            |logic: &Self| Self { seen_us: None, background: Background::default(), ..logic.clone() };
         timeless(self) == timeless(other)
     }
 
@@ -244,8 +246,8 @@ impl EventLogic {
             return probability;
         }
         let gap = self.seen_us.map_or(0, |seen| start_us.saturating_sub(seen));
-        if self.seen_us.is_none() || gap > BRIDGE_US {
-            self.began_us = Some(start_us);
+        if let Some(began) = &mut self.recording {
+            began.get_or_insert(start_us);
         }
         self.seen_us = Some(end_us);
         if gap > MAX_GAP_US {
@@ -309,8 +311,8 @@ impl EventLogic {
         run.clear_us = run.clear_us.saturating_add((us_long as f64 * f64::from(clear)).round() as i64);
         run.peak = run.peak.max(probability);
         let quiet = self.quiet_until_us.is_some_and(|t| end_us < t);
-        let cut = self.began_us.is_some_and(|began| run.onset_us.saturating_sub(began) < CUT_US);
-        // Who asks for no minimum gets none.
+        let began_us = self.recording.flatten();
+        let cut = began_us.is_some_and(|began| run.onset_us.saturating_sub(began) < CUT_US);
         let least_us = us(self.params.min_duration_s);
         let asked_us = if cut && least_us > 0 { least_us.max(CUT_ASKS_US) } else { least_us };
         if run.announced || quiet || run.clear_us < asked_us {
@@ -445,23 +447,24 @@ mod tests {
     }
 
     #[test]
-    fn of_what_begins_with_the_stream_more_is_asked() {
-        let mut logic = EventLogic::new(EventParams { min_duration_s: 0.3, ..params() });
-        let mut at = 0;
-        assert_eq!(feed(&mut logic, &mut at, &[(0.4, 0.9), (2.0, 0.0)]), []);
-        let out = feed(&mut logic, &mut at, &[(0.4, 0.9), (6.0, 0.0)]);
-        assert_eq!(out.len(), 2, "heard from its beginning: {out:?}");
-        // Frames were missing.
-        at += 70_000_000;
-        assert_eq!(feed(&mut logic, &mut at, &[(0.4, 0.9), (6.0, 0.0)]), []);
-        at += 2_000_000;
-        let began = at;
-        let out = feed(&mut logic, &mut at, &[(0.6, 0.9)]);
-        assert!(
-            matches!(out[..], [Transition::Started { onset_us, decided_us, .. }] if onset_us == began
-                && (began + 500_000..=began + 540_000).contains(&decided_us)),
-            "{out:?}"
-        );
+    fn of_what_begins_with_a_recording_more_is_asked() {
+        let params = EventParams { min_duration_s: 0.3, ..params() };
+        let decided = |mut logic: EventLogic, stretches: &[(f64, f32)]| {
+            let out = feed(&mut logic, &mut 0, stretches);
+            out.iter().find_map(|t| match t {
+                Transition::Started { onset_us, decided_us, .. } => Some((*onset_us, *decided_us)),
+                Transition::Ended { .. } => None,
+            })
+        };
+        let of_recording = |stretches: &[(f64, f32)]| decided(EventLogic::of_recording(params), stretches);
+        assert_eq!(of_recording(&[(0.4, 0.9), (2.0, 0.0)]), None);
+        assert_eq!(of_recording(&[(1.0, 0.9)]), Some((0, 520_000)));
+        // Heard from its beginning.
+        assert_eq!(of_recording(&[(0.6, 0.0), (0.4, 0.9)]), Some((600_000, 920_000)));
+        // A service's cameras, and who asks for no minimum at all.
+        assert_eq!(decided(EventLogic::new(params), &[(0.4, 0.9)]), Some((0, 320_000)));
+        let none = EventParams { min_duration_s: 0.0, ..params };
+        assert_eq!(decided(EventLogic::of_recording(none), &[(0.4, 0.9)]), Some((0, 40_000)));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub fn detections(frames: &[f32], samples: usize, info: &ModelInfo, params: Even
     let us = |samples: i64| samples * 1_000_000 / rate;
     let step_us = us(info.frame_step as i64) as u32;
     let end_us = us(samples as i64);
-    let (mut logic, mut out) = (EventLogic::new(params), Vec::new());
+    let (mut logic, mut out) = (EventLogic::of_recording(params), Vec::new());
     for (i, p) in frames.iter().enumerate() {
         logic.push(us((i * info.frame_step) as i64), step_us, *p, &mut out);
     }

@@ -163,7 +163,7 @@ impl<'a> Listener<'a> {
             waiting: vec![0.0; info.lookahead],
             samples: 0,
             scored: 0,
-            logic: EventLogic::new(wish.params),
+            logic: EventLogic::of_recording(wish.params),
             transitions: Vec::new(),
             cries: Vec::new(),
             curve: wish.curve,
