@@ -23,7 +23,8 @@ const FLICKER_US: i64 = 150_000;
 const MAX_GAP_US: i64 = 30_000_000;
 /// What begins within this long of a recording's start may have begun before it, and nobody heard how. Before it is
 /// announced there must be this much of it, where any minimum is asked for: the creak of a door at the start of a file
-/// is gone by then, and a cry goes on. A service hears a camera for months, and where it begins to is no matter.
+/// is gone by then, and a cry goes on. A service does not ask for it: who comes back in the middle of a cry must not
+/// lose time, and a process that starts again is no start of the camera's.
 const CUT_US: i64 = 500_000;
 const CUT_ASKS_US: i64 = 500_000;
 /// While crying goes on, frames count from this share of the threshold's odds on (hysteresis): with a threshold

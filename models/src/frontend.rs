@@ -47,7 +47,7 @@ pub struct FrontEndConfig {
     /// At the start of a stream the floor of plane 1 lies so far below the mean of the first frame's bands, in nats.
     #[serde(default)]
     pub start_below: f32,
-    /// How much past that first floor stands for, seconds; 0 where there is none, and the floor begins as the first frame.
+    /// How much past that first floor stands for, seconds; with 0 the floor begins as the first frame.
     #[serde(default)]
     pub start_s: f32,
     /// How fast the floor rises at the start, as a share of how fast it falls; 1 in files that do not say it.

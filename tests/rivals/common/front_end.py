@@ -27,11 +27,9 @@ class FrontEnd:
         self.up = np.concatenate([mean, rise]).astype(np.float32)
         self.down = np.concatenate([mean, fall]).astype(np.float32)
         # How each of them starts: the past that its first value stands for, and its pace upwards then.
-        both = [np.zeros(self.mels), np.ones(self.mels)]
         before = config.get("start_s", 0.0) * config["sample_rate"] / self.step
-        self.before = np.concatenate([both[0], np.full(self.mels, before)]).astype(np.float32)
-        rise = config.get("start_rise", 1.0)
-        self.start_up = np.concatenate([both[1], np.full(self.mels, rise)]).astype(np.float32)
+        self.before = np.repeat([0.0, before], self.mels).astype(np.float32)
+        self.start_up = np.repeat([1.0, config.get("start_rise", 1.0)], self.mels).astype(np.float32)
         self.start_below = np.float32(config.get("start_below", 0.0))
         if np.any(self.up > self.down):
             raise ValueError("a floor that rises faster than it falls is not supported")
