@@ -249,11 +249,7 @@ fn a_corpus_without_cries_or_without_anything_else_is_refused() {
 
 #[test]
 fn mixtures_hold_what_their_truth_says_and_come_again_from_their_seed() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/audio");
-    if !data.join("manifest.csv").exists() {
-        eprintln!("skipped: {} is not there", data.display());
-        return;
-    }
+    let Some(data) = common::corpus() else { return };
     // A few cry recordings of each collection, and steady backgrounds, whose level is the same all the way through.
     let steady = ["noise_machine", "rain", "roomtone", "adult_cry", "cat"];
     let seen = std::sync::Mutex::new(std::collections::HashMap::<String, usize>::new());
@@ -361,11 +357,7 @@ fn the_command_scores_files_and_refuses_what_it_cannot_read() {
 
 #[test]
 fn mixtures_in_memory_and_as_files_give_the_same_figures() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/audio");
-    if !data.join("manifest.csv").exists() {
-        eprintln!("skipped: {} is not there", data.display());
-        return;
-    }
+    let Some(data) = common::corpus() else { return };
     let folder = Folder::new("files");
     let at = |name: &str| folder.0.join(name).display().to_string();
     let (mixtures, a, b) = (at("mixtures"), at("a.json"), at("b.json"));

@@ -8,7 +8,9 @@ use nursery_models::Detector;
 use nursery_models::recording::score_recording;
 use nursery_models::train::corpus::Corpus;
 use nursery_models::train::cries::Kind;
-use std::path::Path;
+
+/// Samples of a cry that are cut off: 0.7 s.
+const CUT: usize = 11_200;
 
 /// Score frames of a recording's first four seconds that are crying.
 fn crying(detector: &mut Detector, samples: &[f32], from: usize) -> usize {
@@ -37,11 +39,7 @@ fn a_rendered_cry_is_heard_from_wherever_in_it_the_stream_begins() {
 
 #[test]
 fn of_recorded_crying_nearly_as_much_is_heard_without_what_came_before() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/audio");
-    if !data.join("manifest.csv").exists() {
-        eprintln!("skipped: {} is not there", data.display());
-        return;
-    }
+    let Some(data) = common::corpus() else { return };
     let corpus = Corpus::read(&data, 2, |c| c.split == "dev" && c.is_cry, |_, _| ()).unwrap();
     let mut detector = Detector::embedded().unwrap();
     let (mut cold, mut warm) = (0, 0);
@@ -50,10 +48,10 @@ fn of_recorded_crying_nearly_as_much_is_heard_without_what_came_before() {
         let bouts = clip.stretches.iter().filter(|s| s.kind == Kind::Cry && s.end - s.start >= 2 * RATE);
         for bout in bouts {
             // Two seconds of something like the recording's quiet before it, then from the middle of the cry on.
-            let from = bout.start + 11_200;
+            let from = bout.start + CUT;
             let hiss = common::Lcg::noise(3, 2 * RATE).into_iter().map(|x| x * 1e-3);
             let with: Vec<f32> = hiss.chain(samples[bout.start..].iter().copied()).collect();
-            warm += crying(&mut detector, &with, 2 * RATE + 11_200);
+            warm += crying(&mut detector, &with, 2 * RATE + CUT);
             cold += crying(&mut detector, &samples[from..], 0);
         }
     }

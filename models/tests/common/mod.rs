@@ -3,9 +3,20 @@
 #![allow(dead_code, reason = "each test binary uses its share")]
 
 use std::f64::consts::TAU;
+use std::path::{Path, PathBuf};
 
 /// Hz.
 pub const RATE: usize = 16_000;
+
+/// The directory of the audio corpus beside the repository, where there is one; says so where there is none.
+pub fn corpus() -> Option<PathBuf> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/audio");
+    let there = data.join("manifest.csv").exists();
+    if !there {
+        eprintln!("skipped: {} is not there", data.display());
+    }
+    there.then_some(data)
+}
 
 /// Linear congruential generator of Numerical Recipes; values in [-1, 1) with 24 bits.
 pub struct Lcg(u32);
