@@ -112,13 +112,6 @@ impl FrontEndConfig {
         Ok(())
     }
 
-    /// The same, where the floor begins as the first frame and averages plainly: what networks learn from. Examples
-    /// are short, and with a low floor too many of their frames would look like the first seconds after a start.
-    #[must_use]
-    pub fn learning(self) -> Self {
-        Self { start_below: 0.0, start_s: 0.0, start_rise: 1.0, ..self }
-    }
-
     /// The same, where the floor begins as it does by default: what streams are served with.
     #[must_use]
     pub fn serving(self) -> Self {
@@ -390,13 +383,14 @@ mod tests {
             let (least, most) = plane.fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
             assert!(most - least > 1.5, "frame {t}: {least} to {most}");
         }
-        // What says nothing of the start takes the first frame for the floor, as files of old do, and learning does.
+        // What says nothing of the start takes the first frame for the floor, as files of old do.
         let json = serde_json::to_value(FrontEndConfig::default()).unwrap();
         let old: serde_json::Map<_, _> =
             json.as_object().unwrap().clone().into_iter().filter(|(k, _)| !k.starts_with("start_")).collect();
         let config: FrontEndConfig = serde_json::from_value(old.into()).unwrap();
         config.check().unwrap();
-        assert_eq!(config, FrontEndConfig::default().learning());
+        let plain = FrontEndConfig { start_below: 0.0, start_s: 0.0, start_rise: 1.0, ..Default::default() };
+        assert_eq!(config, plain);
         assert_eq!(config.clone().serving(), FrontEndConfig::default());
         let mut out = Vec::new();
         FrontEnd::new(&config).features(&mut vec![0.0; config.state_len()], &sound[..400], &mut out);

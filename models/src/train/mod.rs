@@ -122,7 +122,7 @@ pub fn description(version: &str) -> Description {
         format: weights::FORMAT,
         name: "nursery-crnn".into(),
         version: version.into(),
-        front_end: FrontEndConfig::default().learning(),
+        front_end: FrontEndConfig::default(),
         network: NetConfig::default(),
         hop: 4_000,
         lookahead: 6_400,
