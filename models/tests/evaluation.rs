@@ -375,10 +375,8 @@ fn mixtures_in_memory_and_as_files_give_the_same_figures() {
     assert_eq!(a, b);
 }
 
-#[test]
-fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() {
-    let folder = Folder::new("left-out");
-    let at = |name: &str| folder.0.join(name).display().to_string();
+/// A corpus of two sources, each with crying and hiss.
+fn two_sources(folder: &Path) {
     let mut manifest = String::from("path,class,is_cry,source,source_group,licence,attribution,split\n");
     let noise: Vec<f32> = common::Lcg::noise(3, 6 * common::RATE).iter().map(|x| x * 0.05).collect();
     for (name, class, source, split, samples) in [
@@ -394,13 +392,20 @@ fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() 
             bits_per_sample: 16,
             sample_format: hound::SampleFormat::Int,
         };
-        let mut wav = hound::WavWriter::create(folder.0.join(format!("{name}.wav")), spec).unwrap();
+        let mut wav = hound::WavWriter::create(folder.join(format!("{name}.wav")), spec).unwrap();
         samples.iter().for_each(|x| wav.write_sample((x * 32_767.0) as i16).unwrap());
         wav.finalize().unwrap();
         let is_cry = u8::from(class == "cry");
         manifest.push_str(&format!("{name}.wav,{class},{is_cry},{source},{name},CC0,here,{split}\n"));
     }
-    std::fs::write(folder.0.join("manifest.csv"), manifest).unwrap();
+    std::fs::write(folder.join("manifest.csv"), manifest).unwrap();
+}
+
+#[test]
+fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() {
+    let folder = Folder::new("left-out");
+    let at = |name: &str| folder.0.join(name).display().to_string();
+    two_sources(&folder.0);
     let (data, mixtures) = (at(""), at("mixtures"));
     let numbers = ["--data", &data, "--n-dcase", "24", "--n-nursery", "0", "--n-quiet", "0", "--left-out"];
     let (well, text, said) = evaluate(&[&numbers[..], &["far", "--write", &mixtures]].concat());
@@ -412,4 +417,34 @@ fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() 
     assert!(truths.iter().all(|t| t.background_source == "near"), "{truths:?}");
     let (well, _, error) = evaluate(&[&numbers[..], &["nobody"]].concat());
     assert!(!well && error.contains("no crying is of source nobody"), "{error}");
+}
+
+#[test]
+fn crying_that_goes_on_is_heard_from_before_its_onset_and_from_its_middle() {
+    let folder = Folder::new("lasting");
+    let at = |name: &str| folder.0.join(name).display().to_string();
+    two_sources(&folder.0);
+    let (data, figures) = (at(""), at("f.json"));
+    let nothing = ["--data", &data, "--n-dcase", "0", "--n-nursery", "0", "--n-quiet", "0"];
+    let (well, text, said) = evaluate(&[&nothing[..], &["--lasting", "--json", &figures]].concat());
+    assert!(well && text.contains("Crying that goes on"), "{text}{said}");
+    let all = json(Path::new(&figures))["lasting"].take();
+    let heard: Vec<_> = all.as_array().unwrap().iter().map(|l| l["heard"].as_str().unwrap()).collect();
+    let kinds = ["quiet room", "noise machine"];
+    assert_eq!(heard[..2], kinds);
+    assert_eq!(heard[2..], kinds.map(|k| format!("{k}, from the middle")));
+    for l in all.as_array().unwrap() {
+        // Two recordings of split dev hold crying.
+        assert_eq!(l["of"], 2, "{l}");
+        let (announced, delay) = (l["announced"].as_u64().unwrap(), l["delay_95"].as_f64());
+        assert_eq!(announced > 0, delay.is_some(), "{l}");
+        assert!(delay.is_none_or(|s| (0.0..=45.0).contains(&s)), "{l}");
+        if l["heard"].as_str().unwrap().starts_with("quiet room") {
+            assert!(announced == 2 && delay.unwrap() < 20.0, "{l}");
+        }
+    }
+    let (well, _, error) = evaluate(&nothing);
+    assert!(!well && error.contains("nothing to do"), "{error}");
+    let (well, _, error) = evaluate(&["--truth", &data, "--lasting"]);
+    assert!(!well && error.contains("cannot be used with"), "{error}");
 }

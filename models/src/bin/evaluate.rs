@@ -3,6 +3,7 @@
 
 use clap::{Args, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
+use nursery_models::evaluation::lasting::lasting;
 use nursery_models::evaluation::report::Report;
 use nursery_models::evaluation::score::{ALL, average_precision};
 use nursery_models::evaluation::truth::{self, QUIET};
@@ -77,6 +78,10 @@ struct MixtureOptions {
     /// Minutes of each quiet night
     #[arg(long, default_value_t = 10.0)]
     quiet_minutes: f64,
+    /// Let the model hear, beside them, the crying of each clip over and over for 45 s: from before its onset, and
+    /// from the middle of a cry
+    #[arg(long, conflicts_with = "truth")]
+    lasting: bool,
     /// Same seed, same samples
     #[arg(long, default_value_t = 20_261_120)]
     seed: u64,
@@ -194,6 +199,7 @@ fn score_detections(options: &Options, folder: &Path, file: &Path) -> Result<Rep
         sensitivities: options.thresholds.iter().map(|t| at(*t)).collect(),
         reliability: Vec::new(),
         frame_ap: Vec::new(),
+        lasting: Vec::new(),
         misses: worst::misses(&truths, &sure, None, options.worst),
         false_alarms: worst::false_alarms(&truths, &sure, options.worst),
     })
@@ -211,8 +217,8 @@ fn mix(options: &Options) -> Result<Report, String> {
         seed: wanted.seed,
         ..Setup::default()
     };
-    if setup.dcase + setup.nursery + setup.quiet == 0 {
-        return Err("nothing to do: --n-dcase, --n-nursery and --n-quiet are all 0".into());
+    if setup.dcase + setup.nursery + setup.quiet == 0 && !wanted.lasting {
+        return Err("nothing to do: --n-dcase, --n-nursery and --n-quiet are all 0, and no --lasting".into());
     }
     let bar = progress("decoding");
     let corpus = Corpus::read(
@@ -247,8 +253,19 @@ fn mix(options: &Options) -> Result<Report, String> {
         std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
     let title = format!("mixtures of split {split}, seed {}", wanted.seed);
-    let report =
+    let mut report =
         listen(options, &title, &lengths, |i, studio| build(&mixtures, i, studio, wanted.write.as_deref()))?;
+    if wanted.lasting {
+        let bar = progress("crying that goes on");
+        let params = options.events.at(options.events.threshold);
+        let mut detectors = detectors(options, usize::MAX)?;
+        report.lasting = lasting(&corpus, wanted.seed, &mut detectors, params, |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })
+        .map_err(|e| format!("{}: split {split}: {e}", data.join("manifest.csv").display()))?;
+        bar.finish_and_clear();
+    }
     Ok(report)
 }
 
@@ -266,6 +283,15 @@ fn build(
     Ok((mixture.truth, mixture.samples))
 }
 
+/// A detector for each thread, but for no more than `most` recordings.
+fn detectors(options: &Options, most: usize) -> Result<Vec<Detector>, String> {
+    let load = |_| match &options.model {
+        Some(path) => Detector::load(path).map_err(|e| e.to_string()),
+        None => Detector::embedded().map_err(|e| e.to_string()),
+    };
+    (0..jobs(options).clamp(1, most.max(1))).map(load).collect()
+}
+
 /// Lets the model hear recordings of these lengths, and scores it.
 fn listen(
     options: &Options,
@@ -273,12 +299,7 @@ fn listen(
     lengths: &[f64],
     fetch: impl Fn(usize, &mut Studio) -> Result<(Truth, Vec<i16>), String> + Sync,
 ) -> Result<Report, String> {
-    let load = |_| match &options.model {
-        Some(path) => Detector::load(path).map_err(|e| e.to_string()),
-        None => Detector::embedded().map_err(|e| e.to_string()),
-    };
-    let threads = jobs(options).clamp(1, lengths.len().max(1));
-    let mut detectors = (0..threads).map(load).collect::<Result<Vec<_>, _>>()?;
+    let mut detectors = detectors(options, lengths.len())?;
     let info = detectors[0].info().clone();
     let bar = progress("listening");
     bar.set_length(lengths.iter().sum::<f64>() as u64);
@@ -323,6 +344,7 @@ fn report(options: &Options, title: String, heard: &[Listened], info: &ModelInfo
         misses: worst::misses(&truths, &predictions, Some((heard, info)), options.worst),
         false_alarms: worst::false_alarms(&truths, &predictions, options.worst),
         scores,
+        lasting: Vec::new(),
         sensitivities: options.thresholds.iter().map(|t| at(*t).1).collect(),
         frame_ap: groups.map(|c| (c.to_owned(), average_precision(&peaks(c)))).to_vec(),
         reliability: reliability

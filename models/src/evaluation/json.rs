@@ -1,5 +1,6 @@
 //! The figures as JSON, for scripts: the names stay as they are.
 
+use super::lasting::Lasting;
 use super::percentile;
 use super::report::Report;
 use super::score::{EventBased, Scores, Share};
@@ -24,6 +25,7 @@ pub fn value(report: &Report) -> Value {
         });
         out.insert(format!("reliability_{name}"), figures);
     }
+    out.insert("lasting".into(), report.lasting.iter().map(lasting).collect());
     out.insert("worst_misses".into(), json!(report.misses));
     out.insert("worst_false_alarms".into(), json!(report.false_alarms));
     Value::Object(out)
@@ -71,6 +73,18 @@ fn scores(s: &Scores) -> Map<String, Value> {
     let confusions = s.confusions.iter().map(|(name, share)| (name.clone(), json!([share.part, share.of])));
     out.insert("confusions".into(), Value::Object(confusions.collect()));
     out
+}
+
+fn lasting(l: &Lasting) -> Value {
+    let delay = |q: f64| Some(percentile(&l.delays, q)).filter(|s| s.is_finite());
+    json!({
+        "heard": l.name,
+        "announced": l.announced.part,
+        "of": l.announced.of,
+        "delay_median": delay(50.0),
+        "delay_90": delay(90.0),
+        "delay_95": delay(95.0),
+    })
 }
 
 fn events(e: &EventBased) -> Value {

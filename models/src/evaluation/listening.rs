@@ -125,7 +125,7 @@ pub fn detections(frames: &[f32], samples: usize, info: &ModelInfo, params: Even
 
 /// When a live service knows the frame that ends at `decided_us`: scores lag by the lookahead, and come with the
 /// window that is complete then.
-fn announced_s(decided_us: i64, info: &ModelInfo) -> f64 {
+pub(super) fn announced_s(decided_us: i64, info: &ModelInfo) -> f64 {
     let hop = info.hop.max(1) as i64;
     let samples = decided_us * i64::from(info.sample_rate) / 1_000_000 + info.lookahead as i64;
     let complete = (samples + hop - 1) / hop * hop;

@@ -427,7 +427,7 @@ fn seconds(samples: usize) -> f64 {
 }
 
 /// A generator for one file: neighbours and conditions are as far apart as seeds can be.
-fn generator(seed: u64, condition: &str, number: u64) -> StdRng {
+pub(super) fn generator(seed: u64, condition: &str, number: u64) -> StdRng {
     let mut bytes = [0; 32];
     let name = condition
         .bytes()

@@ -1,9 +1,10 @@
 //! How well a detector does: mixtures with known contents are built from the corpus, listened to and scored, and
 //! the figures are told as tables. The protocol is that of DCASE 2017 task 2 (rare sound events), with noise
-//! machines and quiet nights beside it.
+//! machines, quiet nights and crying that goes on beside it.
 
 pub mod cutting;
 pub mod json;
+pub mod lasting;
 pub mod listening;
 pub mod mixtures;
 pub mod predictions;

@@ -1,5 +1,6 @@
 //! The figures as tables, for the terminal and as Markdown.
 
+use super::lasting::Lasting;
 use super::percentile;
 use super::reliability::Reliability;
 use super::score::{REFRACTORY_S, Scores, Share};
@@ -24,6 +25,8 @@ pub struct Report {
     pub reliability: Vec<(String, Reliability)>,
     /// Average precision by the files' highest frame scores, by condition; empty without a model.
     pub frame_ap: Vec<(String, f64)>,
+    /// Crying that goes on; empty where it was not asked for.
+    pub lasting: Vec<Lasting>,
     /// The clearest misses.
     pub misses: Vec<Miss>,
     /// The surest false alarms.
@@ -115,6 +118,9 @@ impl Report {
 
     fn tables(&self) -> Vec<Table> {
         let scores = &self.scores;
+        if scores.files == 0 {
+            return vec![lasting(&self.lasting)];
+        }
         let mut tables = vec![events(scores), self.clips()];
         let named = |table: &BTreeMap<String, Share>| table.clone().into_iter().collect();
         tables.push(recall("Recall (overlap) by condition", named(&scores.recall_by_condition)));
@@ -122,6 +128,7 @@ impl Report {
         tables.push(recall("Recall by condition and level over the background", levels));
         tables.push(recall("Recall by condition and collection", named(&scores.recall_by_source)));
         tables.extend(times(scores));
+        tables.push(lasting(&self.lasting));
         tables.push(false_alarms(scores));
         tables.push(sensitivities(&self.sensitivities));
         tables.extend(self.reliability.iter().map(|(name, r)| reliability(name, r)));
@@ -198,6 +205,23 @@ fn times(scores: &Scores) -> Option<Table> {
         table.row([name.to_owned()].into_iter().chain([50.0, 90.0, 95.0, 100.0].map(show)));
     }
     (!table.rows.is_empty()).then_some(table)
+}
+
+fn lasting(all: &[Lasting]) -> Table {
+    let title = "Crying that goes on: announced, and seconds from its onset or the start until then";
+    let mut table = Table::new(title, "heard | share | announced | of | median | 90 % | 95 %");
+    for l in all {
+        let delay = |q: f64| match l.delays.is_empty() {
+            true => "-".to_owned(),
+            false => format!("{:.2}", percentile(&l.delays, q)),
+        };
+        let counts = [l.announced.part, l.announced.of].map(|n| n.to_string());
+        let share = [thousandths(l.announced.value())];
+        table.row(
+            [l.name.to_owned()].into_iter().chain(share).chain(counts).chain([50.0, 90.0, 95.0].map(delay)),
+        );
+    }
+    table
 }
 
 fn false_alarms(scores: &Scores) -> Table {
