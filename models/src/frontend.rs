@@ -112,6 +112,12 @@ impl FrontEndConfig {
         Ok(())
     }
 
+    /// The same, where the floor begins as the first frame and averages plainly.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        Self { start_below: 0.0, start_s: 0.0, start_rise: 1.0, ..self }
+    }
+
     /// The same, where the floor begins as it does by default: what streams are served with.
     #[must_use]
     pub fn serving(self) -> Self {
@@ -389,8 +395,7 @@ mod tests {
             json.as_object().unwrap().clone().into_iter().filter(|(k, _)| !k.starts_with("start_")).collect();
         let config: FrontEndConfig = serde_json::from_value(old.into()).unwrap();
         config.check().unwrap();
-        let plain = FrontEndConfig { start_below: 0.0, start_s: 0.0, start_rise: 1.0, ..Default::default() };
-        assert_eq!(config, plain);
+        assert_eq!(config, FrontEndConfig::default().plain());
         assert_eq!(config.clone().serving(), FrontEndConfig::default());
         let mut out = Vec::new();
         FrontEnd::new(&config).features(&mut vec![0.0; config.state_len()], &sound[..400], &mut out);

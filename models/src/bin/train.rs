@@ -5,6 +5,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use nursery_models::Detector;
 use nursery_models::net::NetConfig;
+use nursery_models::train::average::average;
 use nursery_models::train::calibrate::Label;
 use nursery_models::train::cries::Kind;
 use nursery_models::train::prepare::{Labels, codec_check, read_labels, write_labels};
@@ -61,6 +62,13 @@ struct Options {
     /// Calibrate these weights on split dev, as is done after a training, and write them to --out
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
+    /// Average these weights, of trainings that began with the same --seed, calibrate the mean on split dev and write it
+    /// to --out
+    #[arg(long, value_name = "FILE", num_args = 2..=16, conflicts_with = "calibrate")]
+    average: Vec<PathBuf>,
+    /// Learn from examples whose first frame is taken for the quiet before them, as until 0.4.1: one of two to average
+    #[arg(long)]
+    plain_start: bool,
     /// Version written into the weights [default: that of this program]
     #[arg(long, value_name = "VERSION")]
     model_version: Option<String>,
@@ -132,6 +140,15 @@ fn run(options: &Options) -> Result<(), String> {
         let dev = read(data, "dev", options.leave_out.as_deref(), &Labels::new())?;
         return calibrate(&bytes, &dev, &label, out);
     }
+    if !options.average.is_empty() {
+        let files = options.average.iter().map(|path| {
+            let name = path.display().to_string();
+            std::fs::read(path).map_err(|e| format!("{name}: {e}")).map(|bytes| (name, bytes))
+        });
+        let bytes = average(&files.collect::<Result<Vec<_>, _>>()?, &version(options), &commit_of(options))?;
+        let dev = read(data, "dev", options.leave_out.as_deref(), &Labels::new())?;
+        return calibrate(&bytes, &dev, &Label::default(), out);
+    }
     if options.minutes.is_none() && options.steps.is_none() {
         return Err("--minutes or --steps must say when to stop".into());
     }
@@ -144,11 +161,12 @@ fn run(options: &Options) -> Result<(), String> {
         seed: options.seed,
         checkpoint: options.checkpoint.clone().unwrap_or_else(|| out.with_extension("checkpoint")),
         resume: options.resume,
-        version: options.model_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").into()),
-        commit: options.commit.clone().unwrap_or_else(commit),
+        version: version(options),
+        commit: commit_of(options),
         seconds: usize::from(options.seconds),
         network: network(&options.network)?,
         lookahead: usize::from(options.lookahead) * 16,
+        plain_start: options.plain_start,
     };
     keep_memory();
     let labels = options.labels.as_deref().map_or(Ok(Labels::new()), read_labels)?;
@@ -188,6 +206,14 @@ fn run(options: &Options) -> Result<(), String> {
         curves::svg(&trained.curve, &title).as_bytes(),
     )?;
     calibrate(&trained.weights, &dev, &Label::default(), out)
+}
+
+fn version(options: &Options) -> String {
+    options.model_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").into())
+}
+
+fn commit_of(options: &Options) -> String {
+    options.commit.clone().unwrap_or_else(commit)
 }
 
 /// Commit of the working directory, with `+` where tracked files were changed; empty where there is none.

@@ -4,6 +4,7 @@
 //! often.
 
 pub mod attributions;
+pub mod average;
 pub mod bench;
 pub mod calibrate;
 pub mod checkpoint;
@@ -65,13 +66,16 @@ pub struct Plan {
     pub made: f64,
     /// Samples by which scores lag behind their sound: what the network hears of the future. Whole score frames.
     pub lookahead: usize,
+    /// Learn from examples whose first frame is the floor of each band, instead of a low one.
+    pub plain_start: bool,
 }
 
 impl Plan {
     /// What a checkpoint must have in common with it and what it learns from, besides the seed.
     fn line(&self, corpus: &Corpus) -> String {
         let network = serde_json::to_string(&self.network).unwrap_or_default();
-        let Self { batch, seconds, rate, lookahead, made, .. } = self;
+        let Self { batch, seconds, rate, lookahead, made, plain_start, .. } = self;
+        let start = if *plain_start { "plain" } else { "low" };
         let clips = corpus.clips.len();
         let samples: usize = corpus.clips.iter().map(|c| c.samples.len()).sum();
         let stretches = corpus.clips.iter().flat_map(|c| &c.stretches);
@@ -79,7 +83,7 @@ impl Plan {
             stretches.filter(|s| s.kind == cries::Kind::Cry).map(|s| s.end.saturating_sub(s.start)).sum();
         format!(
             "{batch} examples of {seconds} s, rate {rate}, lookahead {lookahead} samples, network {network}, \
-             {clips} clips of {samples} samples, {crying} of them crying, {made} made"
+             {clips} clips of {samples} samples, {crying} of them crying, {made} made, {start} start"
         )
     }
 }
@@ -248,6 +252,9 @@ pub fn train(
     let mut d = description(&plan.version);
     d.network = plan.network.clone();
     d.lookahead = plan.lookahead;
+    if plan.plain_start {
+        d.front_end = d.front_end.plain();
+    }
     d.commit.clone_from(&plan.commit);
     d.check()?;
     let mels = d.front_end.mels;
@@ -398,14 +405,14 @@ pub fn train(
     })?;
     save(&adam, &curve, &mined)?;
     d.recipe = format!(
-        "{} steps of {} x {} s, AdamW, rate {}, cosine, {:.0} minutes, seed {}, {} clips",
+        "{} steps of {} x {} s, AdamW, rate {}, cosine, seed {}, {} clips{}",
         adam.step,
         plan.batch,
         plan.seconds,
         plan.rate,
-        minutes_now(),
         plan.seed,
-        corpus.clips.len()
+        corpus.clips.len(),
+        if plan.plain_start { ", plain start" } else { "" }
     );
     let chosen = curve.iter().max_by(|a, b| a.dev_ap.total_cmp(&b.dev_ap)).map_or(adam.step, |p| p.step);
     d.recipe += &format!(", weights of step {chosen}");
