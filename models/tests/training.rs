@@ -82,7 +82,7 @@ fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
             recurrent: 8,
         },
         lookahead: 3_200,
-        plain_start: false,
+        served_start: false,
     }
 }
 
@@ -110,10 +110,10 @@ fn a_training_learns_can_be_repeated_and_gives_a_model() {
     let second = weights(2);
     assert!(first != second, "another seed gives others");
     // What began with the same weights has a mean; another seed began elsewhere.
-    let plain = run(&corpus, &Plan { plain_start: true, ..plan(&folder.0, 5, 1) }).0.weights;
-    assert!(first != plain, "another start gives others");
+    let served = run(&corpus, &Plan { served_start: true, ..plan(&folder.0, 5, 1) }).0.weights;
+    assert!(first != served, "another start gives others");
     let named = |weights: &[u8], name: &str| (name.to_owned(), weights.to_vec());
-    let mean = average(&[named(&first, "first"), named(&plain, "plain")], "0.0.2", "abc").unwrap();
+    let mean = average(&[named(&first, "first"), named(&served, "served")], "0.0.2", "abc").unwrap();
     Detector::from_bytes(&mean, "mean").unwrap();
     let error = average(&[named(&first, "first"), named(&second, "second")], "0.0.2", "abc").unwrap_err();
     assert!(error.starts_with("second: ") && error.contains("the same --seed"), "{error}");
@@ -129,7 +129,7 @@ fn a_training_goes_on_from_its_checkpoint() {
     assert_eq!(trained.curve.iter().map(|p| p.step).collect::<Vec<_>>(), [3, 8]);
     let wrong = train(&corpus, &corpus, &Plan { resume: true, ..plan(&folder.0, 8, 2) }, |_| ());
     assert!(wrong.unwrap_err().contains("was made with seed 1"));
-    let other = Plan { plain_start: true, resume: true, ..plan(&folder.0, 8, 1) };
+    let other = Plan { served_start: true, resume: true, ..plan(&folder.0, 8, 1) };
     let wrong = train(&corpus, &corpus, &other, |_| ()).unwrap_err();
     assert!(wrong.contains("low start") && wrong.contains("plain start"), "{wrong}");
     let other = Plan { lookahead: 1_600, resume: true, ..plan(&folder.0, 8, 1) };

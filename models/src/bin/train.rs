@@ -66,9 +66,9 @@ struct Options {
     /// to --out
     #[arg(long, value_name = "FILE", num_args = 2..=16, conflicts_with = "calibrate")]
     average: Vec<PathBuf>,
-    /// Learn from examples whose first frame is taken for the quiet before them, as until 0.4.1: one of two to average
+    /// Learn from examples that begin as streams are served, instead of taking their first frame for the quiet before them
     #[arg(long)]
-    plain_start: bool,
+    served_start: bool,
     /// Version written into the weights [default: that of this program]
     #[arg(long, value_name = "VERSION")]
     model_version: Option<String>,
@@ -166,7 +166,7 @@ fn run(options: &Options) -> Result<(), String> {
         seconds: usize::from(options.seconds),
         network: network(&options.network)?,
         lookahead: usize::from(options.lookahead) * 16,
-        plain_start: options.plain_start,
+        served_start: options.served_start,
     };
     keep_memory();
     let labels = options.labels.as_deref().map_or(Ok(Labels::new()), read_labels)?;

@@ -66,16 +66,16 @@ pub struct Plan {
     pub made: f64,
     /// Samples by which scores lag behind their sound: what the network hears of the future. Whole score frames.
     pub lookahead: usize,
-    /// Learn from examples whose first frame is the floor of each band, instead of a low one.
-    pub plain_start: bool,
+    /// Learn from examples that begin as streams are served, with a low floor; otherwise their first frame is the floor.
+    pub served_start: bool,
 }
 
 impl Plan {
     /// What a checkpoint must have in common with it and what it learns from, besides the seed.
     fn line(&self, corpus: &Corpus) -> String {
         let network = serde_json::to_string(&self.network).unwrap_or_default();
-        let Self { batch, seconds, rate, lookahead, made, plain_start, .. } = self;
-        let start = if *plain_start { "plain" } else { "low" };
+        let Self { batch, seconds, rate, lookahead, made, served_start, .. } = self;
+        let start = if *served_start { "low" } else { "plain" };
         let clips = corpus.clips.len();
         let samples: usize = corpus.clips.iter().map(|c| c.samples.len()).sum();
         let stretches = corpus.clips.iter().flat_map(|c| &c.stretches);
@@ -252,7 +252,7 @@ pub fn train(
     let mut d = description(&plan.version);
     d.network = plan.network.clone();
     d.lookahead = plan.lookahead;
-    if plan.plain_start {
+    if !plan.served_start {
         d.front_end = d.front_end.plain();
     }
     d.commit.clone_from(&plan.commit);
@@ -412,7 +412,7 @@ pub fn train(
         plan.rate,
         plan.seed,
         corpus.clips.len(),
-        if plan.plain_start { ", plain start" } else { "" }
+        if plan.served_start { ", served start" } else { "" }
     );
     let chosen = curve.iter().max_by(|a, b| a.dev_ap.total_cmp(&b.dev_ap)).map_or(adam.step, |p| p.step);
     d.recipe += &format!(", weights of step {chosen}");
