@@ -153,7 +153,8 @@ fn slow_viewers_are_moved_forward_and_the_others_see_every_picture() {
         assert!(slowest < Duration::from_secs(2), "{slowest:?} between two pictures");
         assert!(late < 2_000_000, "a picture came {late} µs late");
     }
-    assert!(total > 100, "{total}");
+    // Nobody is moved forward before he is three seconds behind: some 75 pictures, fewer where the sender was held up.
+    assert!(total > 50, "{total}");
     // Until here, so that nobody is told of its end.
     drop(capture);
 }
