@@ -386,15 +386,7 @@ fn two_sources(folder: &Path) {
         ("hiss", "roomtone", "near", "dev", noise.clone()),
         ("far_hiss", "roomtone", "far", "train", noise),
     ] {
-        let spec = hound::WavSpec {
-            channels: 1,
-            sample_rate: common::RATE as u32,
-            bits_per_sample: 16,
-            sample_format: hound::SampleFormat::Int,
-        };
-        let mut wav = hound::WavWriter::create(folder.join(format!("{name}.wav")), spec).unwrap();
-        samples.iter().for_each(|x| wav.write_sample((x * 32_767.0) as i16).unwrap());
-        wav.finalize().unwrap();
+        common::write_wav(&folder.join(format!("{name}.wav")), &samples);
         let is_cry = u8::from(class == "cry");
         manifest.push_str(&format!("{name}.wav,{class},{is_cry},{source},{name},CC0,here,{split}\n"));
     }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Lcg, RATE, babble, cry};
+use common::{Lcg, RATE, babble, cry, write_wav};
 use nursery_models::Detector;
 use nursery_models::net::{ConvConfig, NetConfig};
 use nursery_models::train::average::average;
@@ -28,18 +28,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-fn write_wav(path: &Path, samples: &[f32]) {
-    let spec = hound::WavSpec {
-        channels: 1,
-        sample_rate: RATE as u32,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut wav = hound::WavWriter::create(path, spec).unwrap();
-    samples.iter().for_each(|x| wav.write_sample((x * 32_767.0) as i16).unwrap());
-    wav.finalize().unwrap();
 }
 
 /// Two recordings of crying and two of everything else.

@@ -1,7 +1,7 @@
 //! Crying that goes on, as most crying does: each recording's crying over and over for 45 s, in a quiet room and beside
 //! a noise machine, heard from before its onset and, as after a lost connection, from the middle of the first cry.
 
-use super::listening::{announced_s, listen_all};
+use super::listening::{announced_s, listen_all, transitions};
 use super::mixtures::generator;
 use super::score::Share;
 use super::sound::{self, RATE, add, gain, rms};
@@ -121,22 +121,19 @@ fn recording(clip: &Clip, i: usize, seed: u64, studio: &mut Studio) -> (Truth, V
 
 /// When a service announces crying that has its onset then or later, or is going on then, seconds.
 fn announced(frames: &[f32], info: &ModelInfo, params: EventParams, onset_s: f64) -> Option<f64> {
-    let us = |samples: usize| samples as i64 * 1_000_000 / i64::from(info.sample_rate.max(1));
-    let (mut logic, mut out) = (EventLogic::new(params), Vec::new());
-    for (i, p) in frames.iter().enumerate() {
-        logic.push(us(i * info.frame_step), us(info.frame_step) as u32, *p, &mut out);
-    }
-    let decided = out.iter().filter_map(|transition| match transition {
+    let out = transitions(&mut EventLogic::new(params), frames, info);
+    let mut decided = out.iter().filter_map(|transition| match transition {
         Transition::Started { decided_us, .. } => Some(announced_s(*decided_us, info)),
         Transition::Ended { .. } => None,
     });
-    decided.into_iter().find(|at| *at >= onset_s)
+    decided.find(|at| *at >= onset_s)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::sound::db;
     use super::*;
+    use crate::train::calibrate::EVENTS;
     use crate::train::cries::Stretch;
 
     fn clip() -> Clip {
@@ -207,14 +204,7 @@ mod tests {
             labels: vec!["baby_cry".into()],
             state_bytes: 0,
         };
-        let params = EventParams {
-            threshold: 0.5,
-            min_duration_s: 0.3,
-            end_after_s: 1.0,
-            cooldown_s: 0.0,
-            sustained_s: 0.0,
-            adaptive: false,
-        };
+        let params = EventParams { adaptive: false, ..EVENTS };
         let mut frames = vec![0.01; 300];
         frames[20..40].fill(0.9);
         assert_eq!(announced(&frames, &info, params, 5.0), None);
@@ -227,15 +217,7 @@ mod tests {
     #[test]
     fn without_crying_there_is_nothing_to_hear() {
         let mut detectors = [Detector::embedded().unwrap()];
-        let params = EventParams {
-            threshold: 0.5,
-            min_duration_s: 0.3,
-            end_after_s: 1.0,
-            cooldown_s: 0.0,
-            sustained_s: 0.0,
-            adaptive: true,
-        };
-        let none = lasting(&Corpus::default(), 1, &mut detectors, params, |_, _| ());
+        let none = lasting(&Corpus::default(), 1, &mut detectors, EVENTS, |_, _| ());
         assert!(none.unwrap_err().contains("no clip holds crying"));
     }
 }

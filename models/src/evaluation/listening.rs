@@ -96,14 +96,9 @@ pub fn predict(heard: &[Listened], info: &ModelInfo, params: EventParams) -> Pre
 /// What is announced in a recording of so many samples whose score frames are these. Rounded as `nursery detect
 /// --json` prints it, so that its figures are the same.
 pub fn detections(frames: &[f32], samples: usize, info: &ModelInfo, params: EventParams) -> Vec<Detection> {
-    let rate = i64::from(info.sample_rate.max(1));
-    let us = |samples: i64| samples * 1_000_000 / rate;
-    let step_us = us(info.frame_step as i64) as u32;
-    let end_us = us(samples as i64);
-    let (mut logic, mut out) = (EventLogic::of_recording(params), Vec::new());
-    for (i, p) in frames.iter().enumerate() {
-        logic.push(us((i * info.frame_step) as i64), step_us, *p, &mut out);
-    }
+    let mut logic = EventLogic::of_recording(params);
+    let mut out = transitions(&mut logic, frames, info);
+    let end_us = time_us(samples, info);
     logic.finish(end_us, &mut out);
     let round = |x: f64, unit: f64| (x * unit).round() / unit;
     let seconds = |us: i64| round(us.clamp(0, end_us) as f64 / 1e6, 1e3);
@@ -121,6 +116,20 @@ pub fn detections(frames: &[f32], samples: usize, info: &ModelInfo, params: Even
         }
     }
     found
+}
+
+/// What begins and ends while these score frames are heard from the start on.
+pub(super) fn transitions(logic: &mut EventLogic, frames: &[f32], info: &ModelInfo) -> Vec<Transition> {
+    let (step_us, mut out) = (time_us(info.frame_step, info) as u32, Vec::new());
+    for (i, p) in frames.iter().enumerate() {
+        logic.push(time_us(i * info.frame_step, info), step_us, *p, &mut out);
+    }
+    out
+}
+
+/// How long so many samples last.
+fn time_us(samples: usize, info: &ModelInfo) -> i64 {
+    samples as i64 * 1_000_000 / i64::from(info.sample_rate.max(1))
 }
 
 /// When a live service knows the frame that ends at `decided_us`: scores lag by the lookahead, and come with the

@@ -246,3 +246,16 @@ pub fn babble(seconds: usize, dbfs: f64) -> Vec<f32> {
     }
     recorded(&out, dbfs)
 }
+
+/// Writes samples as 16-bit PCM.
+pub fn write_wav(path: &Path, samples: &[f32]) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: RATE as u32,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut wav = hound::WavWriter::create(path, spec).unwrap();
+    samples.iter().for_each(|x| wav.write_sample((x * 32_767.0) as i16).unwrap());
+    wav.finalize().unwrap();
+}
