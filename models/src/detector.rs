@@ -1,6 +1,7 @@
 //! The detector: loads weights and turns the windows of streams into probabilities. What it remembers of a stream
 //! is handed in and out, so that any process may score any window.
 
+use crate::bounded;
 use crate::frontend::{FrontEnd, PLANES};
 use crate::net::Network;
 use crate::text::one_line;
@@ -8,7 +9,7 @@ use crate::weights::{self, Description};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// The weights that are built into the binary.
@@ -114,25 +115,12 @@ impl Detector {
 
     /// Loads a weights file. Its size is checked before it is read, and everything it says before it is used.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let file = path.display().to_string();
-        let handle = File::open(path).map_err(|source| ModelError::Read { file: file.clone(), source })?;
-        Self::read(handle, &file)
+        Self::from_bytes(&weights_bytes(path)?, &path.display().to_string())
     }
 
     /// Loads a weights file that is open; `file` names it in errors.
     pub fn read(handle: File, file: &str) -> Result<Self, ModelError> {
-        let file = file.to_owned();
-        let read = |source| ModelError::Read { file: file.clone(), source };
-        if handle.metadata().map_err(read)?.len() > weights::MAX_BYTES {
-            return Err(ModelError::TooLarge { file });
-        }
-        let mut bytes = Vec::new();
-        // The limit again, for files that grow and devices that never end.
-        handle.take(weights::MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-        if bytes.len() as u64 > weights::MAX_BYTES {
-            return Err(ModelError::TooLarge { file });
-        }
-        Self::from_bytes(&bytes, &file)
+        Self::from_bytes(&read_bytes(handle, file)?, file)
     }
 
     /// Loads the bytes of a weights file; `file` names it in errors.
@@ -254,6 +242,23 @@ impl Detector {
         let features = Tensor::from_slice(&self.features, shape, &Device::Cpu)?;
         Ok(self.network.advance(&features, &mut memories)?.to_vec2::<f32>()?)
     }
+}
+
+/// Bytes of a weights file, of which nothing but the size has been checked.
+///
+/// # Errors
+/// It cannot be read, or is larger than a weights file may be.
+pub fn weights_bytes(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let file = path.display().to_string();
+    let handle = File::open(path).map_err(|source| ModelError::Read { file: file.clone(), source })?;
+    read_bytes(handle, &file)
+}
+
+fn read_bytes(handle: File, file: &str) -> Result<Vec<u8>, ModelError> {
+    bounded::read(handle, weights::MAX_BYTES).map_err(|source| match source.kind() {
+        ErrorKind::FileTooLarge => ModelError::TooLarge { file: file.to_owned() },
+        _ => ModelError::Read { file: file.to_owned(), source },
+    })
 }
 
 /// 64-bit FNV-1a: tells files apart, proves nothing about their origin.

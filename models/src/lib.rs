@@ -1,6 +1,7 @@
 //! nursery's ear: the audio front end, the network, the event logic and the training, one definition for
 //! training, `nursery detect` and the service alike.
 
+pub mod bounded;
 pub mod detector;
 pub mod evaluation;
 pub mod events;

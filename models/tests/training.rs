@@ -151,3 +151,21 @@ fn preparation_finds_the_crying_and_keeps_what_was_corrected() {
     assert_eq!(one.stretches, corrected["one.wav"]);
     assert!(prepare::codec_check(&corpus).unwrap().contains("after mixing"));
 }
+
+#[test]
+fn weights_that_never_end_are_refused_and_not_read_to_their_end() {
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nursery.safetensors");
+    let train = |arguments: &[&Path]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_train"));
+        let out =
+            command.args(["--data", "/nowhere", "--out", "/nowhere/o"]).args(arguments).output().unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let endless = Path::new("/dev/zero");
+    for error in
+        [train(&[Path::new("--average"), &built_in, endless]), train(&[Path::new("--calibrate"), endless])]
+    {
+        assert!(error.contains("/dev/zero") && error.lines().count() == 1, "{error}");
+    }
+}

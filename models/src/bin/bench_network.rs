@@ -9,9 +9,9 @@
 //! The input is pseudo-random, the same as that of `Lcg(7)` in tests/golden/signal_generator.py.
 
 use candle_core::{Device, Tensor};
-use nursery_models::Detector;
 use nursery_models::frontend::PLANES;
 use nursery_models::recording::score_recording;
+use nursery_models::{Detector, bounded};
 use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -100,7 +100,7 @@ impl Streams {
 }
 
 fn detect(detector: &mut Detector, path: &str) -> Result<Answer, String> {
-    let bytes = std::fs::read(path).map_err(|e| format!("{path}: cannot be read: {e}"))?;
+    let bytes = bounded::read_file(path.as_ref()).map_err(|e| format!("{path}: cannot be read: {e}"))?;
     let samples: Vec<f32> =
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let probabilities = score_recording(detector, &samples).map_err(|e| e.to_string())?;

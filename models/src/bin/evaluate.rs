@@ -12,7 +12,7 @@ use nursery_models::evaluation::{
 };
 use nursery_models::events::EventParams;
 use nursery_models::train::corpus::{Corpus, RATE};
-use nursery_models::{Detector, ModelInfo};
+use nursery_models::{Detector, ModelInfo, bounded};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,7 +185,7 @@ fn run(options: &Options) -> Result<(), String> {
 fn score_detections(options: &Options, folder: &Path, file: &Path) -> Result<Report, String> {
     let truths = truth::read(folder)?;
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{name}: {e}"))?;
+    let text = bounded::read_text(file).map_err(|e| format!("{name}: {e}"))?;
     let (predictions, unknown) = Predictions::from_json_lines(&text, &name, &truths)?;
     if unknown > 0 {
         eprintln!("evaluate: {name}: {unknown} detections in files without ground truth are left out");

@@ -3,13 +3,14 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use nursery_models::Detector;
+use nursery_models::detector::weights_bytes;
 use nursery_models::net::NetConfig;
 use nursery_models::train::average::average;
 use nursery_models::train::calibrate::Label;
 use nursery_models::train::cries::Kind;
 use nursery_models::train::prepare::{Labels, codec_check, read_labels, write_labels};
 use nursery_models::train::{self, Plan, corpus::Corpus, curves, evaluate};
+use nursery_models::{Detector, bounded};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -135,7 +136,7 @@ fn run(options: &Options) -> Result<(), String> {
     let out =
         options.out.as_deref().ok_or("nothing to do: give --out, --evaluate, --attributions or --bench")?;
     if let Some(path) = &options.calibrate {
-        let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let bytes = weights_bytes(path).map_err(|e| e.to_string())?;
         let label = Label { version: options.model_version.clone(), commit: options.commit.clone() };
         let dev = read(data, "dev", options.leave_out.as_deref(), &Labels::new())?;
         return calibrate(&bytes, &dev, &label, out);
@@ -143,7 +144,7 @@ fn run(options: &Options) -> Result<(), String> {
     if !options.average.is_empty() {
         let files = options.average.iter().map(|path| {
             let name = path.display().to_string();
-            std::fs::read(path).map_err(|e| format!("{name}: {e}")).map(|bytes| (name, bytes))
+            weights_bytes(path).map_err(|e| e.to_string()).map(|bytes| (name, bytes))
         });
         let bytes = average(&files.collect::<Result<Vec<_>, _>>()?, &version(options), &commit_of(options))?;
         let dev = read(data, "dev", options.leave_out.as_deref(), &Labels::new())?;
@@ -280,7 +281,7 @@ fn network(name: &str) -> Result<NetConfig, String> {
             wide
         }
         file => {
-            let text = std::fs::read_to_string(file)
+            let text = bounded::read_text(Path::new(file))
                 .map_err(|e| format!("--network {file}: is no known name, and as a file: {e}"))?;
             serde_json::from_str(&text).map_err(|e| format!("{file}: is no network: {e}"))?
         }

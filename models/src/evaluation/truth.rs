@@ -1,5 +1,6 @@
 //! What there is to hear in a mixture, in memory and as the files `ground_truth.csv` and `quiet_events.csv`.
 
+use crate::bounded;
 use crate::train::corpus::parse_csv;
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -108,7 +109,7 @@ impl Truth {
 /// One line naming the file, the row and what is wrong.
 pub fn read(folder: &Path) -> Result<Vec<Truth>, String> {
     let path = folder.join(TRUTH_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|e| {
+    let text = bounded::read_text(&path).map_err(|e| {
         format!("{}: {e}; --truth must name a folder with mixtures and their {TRUTH_FILE}", path.display())
     })?;
     let mut truths = Vec::new();
@@ -117,7 +118,7 @@ pub fn read(folder: &Path) -> Result<Vec<Truth>, String> {
     }
     let sounds = folder.join(SOUNDS_FILE);
     if sounds.exists() {
-        let text = std::fs::read_to_string(&sounds).map_err(|e| format!("{}: {e}", sounds.display()))?;
+        let text = bounded::read_text(&sounds).map_err(|e| format!("{}: {e}", sounds.display()))?;
         let places: HashMap<String, usize> =
             truths.iter().enumerate().map(|(i, t): (usize, &Truth)| (t.file.clone(), i)).collect();
         for row in rows(&sounds, &text)? {

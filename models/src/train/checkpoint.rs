@@ -3,6 +3,7 @@
 
 use super::curves::Point;
 use super::optimiser::Slot;
+use crate::bounded;
 use crate::ops::RunningStats;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -76,7 +77,7 @@ impl Checkpoint {
     /// Reads it back.
     pub fn load(path: &Path) -> Result<Self, String> {
         let at = |what: String| format!("{}: is no checkpoint: {what}", path.display());
-        let bytes = std::fs::read(path).map_err(|e| at(e.to_string()))?;
+        let bytes = bounded::read_file(path).map_err(|e| at(e.to_string()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| at(e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| at(e.to_string()))?;
         let meta = header.metadata().as_ref().ok_or_else(|| at("no metadata".into()))?;

@@ -3,6 +3,7 @@
 
 use super::cries::{self, Stretch};
 use super::prepare::Labels;
+use crate::bounded;
 use rodio::Source;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -137,7 +138,7 @@ fn decode(path: &PathBuf) -> Result<Vec<i16>, String> {
 
 /// Rows of the manifest as clips without samples.
 pub fn read_manifest(path: &Path) -> Result<Vec<Clip>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let text = bounded::read_text(path).map_err(|e| {
         format!("{}: {e}; --data must name the folder that holds manifest.csv", path.display())
     })?;
     let mut rows = parse_csv(&text).into_iter();

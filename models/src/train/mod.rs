@@ -19,6 +19,7 @@ pub mod signal;
 pub mod validation;
 pub mod voice;
 
+use crate::bounded;
 use crate::detector::Detector;
 use crate::frontend::{FrontEnd, FrontEndConfig, PLANES};
 use crate::net::{DROPOUT, NetConfig, Network};
@@ -279,7 +280,7 @@ pub fn train(
     let best_path = plan.checkpoint.with_extension("best");
     let mut best: Option<(f32, Vec<u8>)> = None;
     if plan.resume && !curve.is_empty() {
-        let bytes = std::fs::read(&best_path).map_err(|e| format!("{}: {e}", best_path.display()))?;
+        let bytes = bounded::read_file(&best_path).map_err(|e| format!("{}: {e}", best_path.display()))?;
         weights::parse(&bytes).map_err(|e| format!("{}: {e}", best_path.display()))?;
         best = curve.iter().map(|p: &Point| p.dev_ap).max_by(f32::total_cmp).map(|ap| (ap, bytes));
     }

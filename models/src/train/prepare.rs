@@ -5,6 +5,7 @@ use super::checkpoint::replace;
 use super::corpus::{Clip, Corpus, RATE};
 use super::cries::{Kind, Stretch, locate};
 use super::mixture::Mixer;
+use crate::bounded;
 use realfft::RealFftPlanner;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -21,7 +22,7 @@ const HEADER: &str = "path,start_s,end_s,kind";
 /// # Errors
 /// One line naming the file, the row and what is wrong with it.
 pub fn read_labels(path: &Path) -> Result<Labels, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = bounded::read_text(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut lines = text.lines();
     if lines.next() != Some(HEADER) {
         return Err(format!("{}: row 1: must be \"{HEADER}\"", path.display()));
