@@ -651,8 +651,8 @@ mod tests {
             feed(&mut logic, &mut t, &[(1.0, p)]).len()
         };
         assert_eq!(starts(&[], 0.5), 0);
-        assert_eq!(starts(&[(300.0, 0.0005)], 0.5), 1, "a noise machine");
-        assert_eq!(starts(&[(300.0, 0.0005)], 0.1), 0, "there are bounds");
+        assert_eq!(starts(&[(300.0, 0.0002)], 0.5), 1, "a noise machine");
+        assert_eq!(starts(&[(300.0, 0.0002)], 0.1), 0, "there are bounds");
         let squeaks = [(0.2, 0.55), (1.5, 0.1)].repeat(10);
         assert_eq!(starts(&[], 0.8), 1);
         assert_eq!(starts(&squeaks, 0.8), 0);

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nursery_models::evaluation::lasting::lasting;
 use nursery_models::evaluation::report::Report;
 use nursery_models::evaluation::score::{ALL, average_precision};
+use nursery_models::evaluation::streams::in_streams;
 use nursery_models::evaluation::truth::{self, QUIET};
 use nursery_models::evaluation::{
     self, Listened, Mixtures, Predictions, Scores, Setup, Studio, Truth, json, listening, worst,
@@ -199,6 +200,7 @@ fn score_detections(options: &Options, folder: &Path, file: &Path) -> Result<Rep
         sensitivities: options.thresholds.iter().map(|t| at(*t)).collect(),
         reliability: Vec::new(),
         frame_ap: Vec::new(),
+        streams: Vec::new(),
         lasting: Vec::new(),
         misses: worst::misses(&truths, &sure, None, options.worst),
         false_alarms: worst::false_alarms(&truths, &sure, options.worst),
@@ -344,6 +346,7 @@ fn report(options: &Options, title: String, heard: &[Listened], info: &ModelInfo
         misses: worst::misses(&truths, &predictions, Some((heard, info)), options.worst),
         false_alarms: worst::false_alarms(&truths, &predictions, options.worst),
         scores,
+        streams: in_streams(heard, info, options.events.at(options.events.threshold)),
         lasting: Vec::new(),
         sensitivities: options.thresholds.iter().map(|t| at(*t).1).collect(),
         frame_ap: groups.map(|c| (c.to_owned(), average_precision(&peaks(c)))).to_vec(),

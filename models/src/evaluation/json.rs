@@ -25,6 +25,9 @@ pub fn value(report: &Report) -> Value {
         });
         out.insert(format!("reliability_{name}"), figures);
     }
+    for (name, e) in &report.streams {
+        out.insert(format!("stream_{name}"), events(e));
+    }
     out.insert("lasting".into(), report.lasting.iter().map(lasting).collect());
     out.insert("worst_misses".into(), json!(report.misses));
     out.insert("worst_false_alarms".into(), json!(report.false_alarms));

@@ -155,10 +155,10 @@ pub fn reliability<'a>(heard: impl IntoIterator<Item = &'a Listened>, info: &Mod
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn info() -> ModelInfo {
+    pub fn info() -> ModelInfo {
         ModelInfo {
             id: "test".into(),
             sample_rate: 16_000,

@@ -12,6 +12,7 @@ pub mod reliability;
 pub mod report;
 pub mod score;
 pub mod sound;
+pub mod streams;
 pub mod studio;
 pub mod truth;
 pub mod worst;

@@ -3,7 +3,8 @@
 use super::lasting::Lasting;
 use super::percentile;
 use super::reliability::Reliability;
-use super::score::{REFRACTORY_S, Scores, Share};
+use super::score::{EventBased, REFRACTORY_S, Scores, Share};
+use super::streams::TOGETHER;
 use super::truth::QUIET;
 use super::worst::{FalseAlarm, Miss};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Report {
     pub reliability: Vec<(String, Reliability)>,
     /// Average precision by the files' highest frame scores, by condition; empty without a model.
     pub frame_ap: Vec<(String, f64)>,
+    /// By condition, recordings heard one after the other; empty without a model.
+    pub streams: Vec<(String, EventBased)>,
     /// Crying that goes on; empty where it was not asked for.
     pub lasting: Vec<Lasting>,
     /// The clearest misses.
@@ -121,7 +124,8 @@ impl Report {
         if scores.files == 0 {
             return vec![lasting(&self.lasting)];
         }
-        let mut tables = vec![events(scores), self.clips()];
+        let streams = format!("The same, up to {TOGETHER} recordings heard one after the other");
+        let mut tables = vec![events(scores), event_based(&streams, &self.streams), self.clips()];
         let named = |table: &BTreeMap<String, Share>| table.clone().into_iter().collect();
         tables.push(recall("Recall (overlap) by condition", named(&scores.recall_by_condition)));
         let levels = scores.recall_by_named_level();
@@ -163,18 +167,23 @@ fn thousandths(x: f64) -> String {
 
 fn events(scores: &Scores) -> Table {
     let title = "Event-based (onset ±500 ms, DCASE 2017 task 2)";
-    let mut table = Table::new(title, "condition | ER | F1 | P | R | deletions | insertions | events");
-    for (name, e) in &scores.events {
-        let figures = [e.error_rate(), e.f1(), e.precision(), e.recall()].map(thousandths);
-        let counts = [e.deletions(), e.insertions, e.events].map(|n| n.to_string());
-        table.row([name.clone()].into_iter().chain(figures).chain(counts));
-    }
+    let mut table = event_based(title, &scores.events);
     if let Some(best) = scores.best {
         let (er, f1) = (best.figures.error_rate(), best.figures.f1());
         table.note = format!(
             "with the best threshold for dcase, seen from behind: {:.3}, ER {er:.3}, F1 {f1:.3}",
             best.threshold
         );
+    }
+    table
+}
+
+fn event_based(title: &str, all: &[(String, EventBased)]) -> Table {
+    let mut table = Table::new(title, "condition | ER | F1 | P | R | deletions | insertions | events");
+    for (name, e) in all {
+        let figures = [e.error_rate(), e.f1(), e.precision(), e.recall()].map(thousandths);
+        let counts = [e.deletions(), e.insertions, e.events].map(|n| n.to_string());
+        table.row([name.clone()].into_iter().chain(figures).chain(counts));
     }
     table
 }
@@ -242,7 +251,7 @@ fn sensitivities(all: &[Scores]) -> Table {
     );
     for scores in all {
         let of = |x: Option<f64>, digits: usize| x.map_or("-".into(), |x| format!("{x:.digits$}"));
-        let error = |c: &str| of(scores.events_of(c).map(super::score::EventBased::error_rate), 3);
+        let error = |c: &str| of(scores.events_of(c).map(EventBased::error_rate), 3);
         let quiet = scores.false_alarms_of(QUIET);
         let delay = |q: f64| of(Some(percentile(&scores.delays, q)).filter(|x| x.is_finite()), 2);
         table.row([

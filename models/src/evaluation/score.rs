@@ -51,6 +51,12 @@ impl EventBased {
     pub fn f1(&self) -> f64 {
         f1(self.precision(), self.recall())
     }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.hits += other.hits;
+        self.insertions += other.insertions;
+    }
 }
 
 fn f1(precision: f64, recall: f64) -> f64 {
@@ -265,12 +271,15 @@ fn event_based(truths: &[&Truth], predictions: &Predictions) -> EventBased {
     for truth in truths {
         let wanted: Vec<f64> = truth.cry.iter().map(|c| c.onset_s).collect();
         let detected: Vec<f64> = predictions.of(&truth.file).iter().map(|d| d.onset_s).collect();
-        let hits = matches(&wanted, &detected);
-        figures.events += wanted.len();
-        figures.hits += hits;
-        figures.insertions += detected.len() - hits;
+        figures.add(&event_based_of(&wanted, &detected));
     }
     figures
+}
+
+/// Figures of one recording by its true and its detected onsets, both in order of time, seconds.
+pub(super) fn event_based_of(wanted: &[f64], detected: &[f64]) -> EventBased {
+    let hits = matches(wanted, detected);
+    EventBased { events: wanted.len(), hits, insertions: detected.len() - hits }
 }
 
 fn best(truths: &[&Truth], predictions: &Predictions) -> Option<Best> {

@@ -25,7 +25,7 @@ pub const EVENTS: EventParams = EventParams {
 /// than a false alarm there.
 const ALERTS: f64 = 100.0;
 /// Operating points that cost so little more than the best are as good, and of those the most sensitive one is taken.
-const AS_GOOD: f64 = 0.01;
+const AS_GOOD: f64 = 0.02;
 
 /// Scale and shift of log-odds that make `(log-odds, crying)` pairs most likely, by Newton's method.
 fn platt(frames: &[(f32, bool)]) -> (f64, f64) {
