@@ -412,6 +412,25 @@ fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() 
 }
 
 #[test]
+fn recordings_heard_one_after_the_other_hold_the_same_cries_and_are_told_beside_the_single_ones() {
+    let folder = Folder::new("streams");
+    let at = |name: &str| folder.0.join(name).display().to_string();
+    two_sources(&folder.0);
+    let (data, figures) = (at(""), at("f.json"));
+    // More than one stream of them.
+    let numbers =
+        ["--data", &data, "--n-dcase", "24", "--n-nursery", "6", "--n-quiet", "0", "--quiet-minutes", "1"];
+    let (well, text, said) = evaluate(&[&numbers[..], &["--json", &figures]].concat());
+    assert!(well && text.contains("up to 20 recordings heard one after the other"), "{text}{said}");
+    let value = json(Path::new(&figures));
+    for condition in ["dcase", "nursery", "all"] {
+        let [alone, stream] = ["event", "stream"].map(|kind| &value[format!("{kind}_{condition}")]);
+        assert!(stream["N"].as_u64().unwrap() > 0 && stream["N"] == alone["N"], "{alone} {stream}");
+        assert!(stream["TP"].as_u64().unwrap() > 0, "{alone} {stream}");
+    }
+}
+
+#[test]
 fn crying_that_goes_on_is_heard_from_before_its_onset_and_from_its_middle() {
     let folder = Folder::new("lasting");
     let at = |name: &str| folder.0.join(name).display().to_string();
