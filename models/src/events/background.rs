@@ -1,6 +1,7 @@
-//! What a camera's usual sounds do to the scores: where they keep looking a little like crying, more is asked of a
-//! frame; where nothing does, as over a noise machine, less. One number per camera, in log-odds, within narrow bounds,
-//! so that clear crying is announced whatever went before.
+//! What a camera's usual sounds do to the scores: where something keeps looking a little like crying, more is asked of
+//! a frame; where even the usual frame is far from it, as over a noise machine, less. Two numbers per camera, in
+//! log-odds, within narrow bounds, so that clear crying is announced whatever went before. The constants are of the
+//! scale of calibrated scores; how they were found is in the model card.
 
 use std::collections::VecDeque;
 
