@@ -152,20 +152,36 @@ fn preparation_finds_the_crying_and_keeps_what_was_corrected() {
     assert!(prepare::codec_check(&corpus).unwrap().contains("after mixing"));
 }
 
+/// What `train` says of arguments that it refuses.
+fn refusal(out: &Path, arguments: &[&Path]) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_train"));
+    let done = command.args(["--data", "/nowhere", "--out"]).arg(out).args(arguments).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    String::from_utf8(done.stderr).unwrap()
+}
+
 #[test]
 fn weights_that_never_end_are_refused_and_not_read_to_their_end() {
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nursery.safetensors");
-    let train = |arguments: &[&Path]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_train"));
-        let out =
-            command.args(["--data", "/nowhere", "--out", "/nowhere/o"]).args(arguments).output().unwrap();
-        assert_eq!(out.status.code(), Some(1));
-        String::from_utf8(out.stderr).unwrap()
-    };
-    let endless = Path::new("/dev/zero");
-    for error in
-        [train(&[Path::new("--average"), &built_in, endless]), train(&[Path::new("--calibrate"), endless])]
-    {
+    let folder = Folder::new("endless");
+    let (out, endless) = (folder.0.join("o"), Path::new("/dev/zero"));
+    for arguments in [&[Path::new("--average"), &built_in, endless][..], &[Path::new("--calibrate"), endless]] {
+        let error = refusal(&out, arguments);
         assert!(error.contains("/dev/zero") && error.lines().count() == 1, "{error}");
     }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_known_before_anything_is_learned() {
+    let folder = Folder::new("unwritable");
+    let within = folder.0.join("nowhere/o");
+    for out in [&within, &folder.0] {
+        let error = refusal(out, &[Path::new("--steps"), Path::new("1")]);
+        let named = format!("train: {}: cannot be written", out.display());
+        assert!(error.starts_with(&named) && error.lines().count() == 1, "{error}");
+    }
+    let free = folder.0.join("o");
+    let error = refusal(&free, &[Path::new("--steps"), Path::new("1")]);
+    assert!(error.contains("/nowhere/manifest.csv"), "{error}");
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "nothing is left of the attempt");
 }

@@ -135,6 +135,7 @@ fn run(options: &Options) -> Result<(), String> {
     }
     let out =
         options.out.as_deref().ok_or("nothing to do: give --out, --evaluate, --attributions or --bench")?;
+    train::checkpoint::can_be_written(out)?;
     if let Some(path) = &options.calibrate {
         let bytes = weights_bytes(path).map_err(|e| e.to_string())?;
         let label = Label { version: options.model_version.clone(), commit: options.commit.clone() };

@@ -40,6 +40,17 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), String> {
     written.map_err(|e| format!("{}: cannot be written: {e}", path.display()))
 }
 
+/// Whether [`replace`] could write `path` now: for what takes an hour to make, that should be known before.
+pub fn can_be_written(path: &Path) -> Result<(), String> {
+    let temporary = path.with_extension("tmp");
+    let tried = if path.is_dir() {
+        Err(std::io::ErrorKind::IsADirectory.into())
+    } else {
+        std::fs::File::create(&temporary).and_then(|_| std::fs::remove_file(&temporary))
+    };
+    tried.map_err(|e| format!("{}: cannot be written: {e}", path.display()))
+}
+
 impl Checkpoint {
     /// Writes it to `path`.
     pub fn save(&self, path: &Path) -> Result<(), String> {
