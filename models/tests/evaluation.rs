@@ -412,6 +412,25 @@ fn a_source_that_was_left_out_cries_with_all_it_has_over_what_the_split_holds() 
 }
 
 #[test]
+fn crying_may_be_of_another_split_than_what_is_heard_beside_it() {
+    let folder = Folder::new("cry-split");
+    let at = |name: &str| folder.0.join(name).display().to_string();
+    two_sources(&folder.0);
+    let (data, mixtures) = (at(""), at("mixtures"));
+    let numbers = ["--data", &data, "--n-dcase", "24", "--n-nursery", "0", "--n-quiet", "0", "--cry-split"];
+    let (well, text, said) = evaluate(&[&numbers[..], &["train", "--write", &mixtures]].concat());
+    assert!(well && text.contains("split dev, crying of split train"), "{text}{said}");
+    let truths = truth::read(Path::new(&mixtures)).unwrap();
+    let cries: Vec<_> = truths.iter().filter_map(|t| Some(t.cry.as_ref()?.path.as_str())).collect();
+    assert!(!cries.is_empty() && cries.iter().all(|path| *path == "far_train.wav"), "{cries:?}");
+    assert!(truths.iter().all(|t| t.background_source == "near"), "{truths:?}");
+    let (well, _, error) = evaluate(&[&numbers[..], &["none"]].concat());
+    assert!(!well && error.contains("split dev, crying of split none"), "{error}");
+    let (well, _, error) = evaluate(&[&numbers[..], &["train", "--left-out", "far"]].concat());
+    assert!(!well && error.contains("--left-out"), "{error}");
+}
+
+#[test]
 fn recordings_heard_one_after_the_other_hold_the_same_cries_and_are_told_beside_the_single_ones() {
     let folder = Folder::new("streams");
     let at = |name: &str| folder.0.join(name).display().to_string();

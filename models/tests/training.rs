@@ -68,6 +68,7 @@ fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
             taps: 3,
             dilations: vec![1],
             recurrent: 8,
+            clocks: vec![12],
         },
         lookahead: 3_200,
         served_start: false,
@@ -165,7 +166,8 @@ fn weights_that_never_end_are_refused_and_not_read_to_their_end() {
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nursery.safetensors");
     let folder = Folder::new("endless");
     let (out, endless) = (folder.0.join("o"), Path::new("/dev/zero"));
-    for arguments in [&[Path::new("--average"), &built_in, endless][..], &[Path::new("--calibrate"), endless]] {
+    for arguments in [&[Path::new("--average"), &built_in, endless][..], &[Path::new("--calibrate"), endless]]
+    {
         let error = refusal(&out, arguments);
         assert!(error.contains("/dev/zero") && error.lines().count() == 1, "{error}");
     }

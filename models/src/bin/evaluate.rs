@@ -67,6 +67,10 @@ struct MixtureOptions {
     /// were trained with `train --leave-out` of the same source
     #[arg(long, value_name = "SOURCE")]
     left_out: Option<String>,
+    /// Take the crying from these splits, and everything else from --split: whether it is the babies or what is heard
+    /// beside them that a model does not know
+    #[arg(long, value_name = "SPLIT", value_delimiter = ',', conflicts_with = "left_out")]
+    cry_split: Vec<String>,
     /// Files with everyday backgrounds
     #[arg(long, default_value_t = 240)]
     n_dcase: usize,
@@ -228,6 +232,7 @@ fn mix(options: &Options) -> Result<Report, String> {
         jobs(options),
         |clip| match &wanted.left_out {
             Some(source) if clip.is_cry => clip.source == *source,
+            None if clip.is_cry && !wanted.cry_split.is_empty() => wanted.cry_split.contains(&clip.split),
             _ => wanted.split.contains(&clip.split),
         },
         |done, total| {
@@ -242,6 +247,9 @@ fn mix(options: &Options) -> Result<Report, String> {
             return Err(format!("{}: no crying is of source {source}", data.join("manifest.csv").display()));
         }
         split += &format!(", crying of {source}");
+    }
+    if !wanted.cry_split.is_empty() {
+        split += &format!(", crying of split {}", wanted.cry_split.join(","));
     }
     if corpus.clips.is_empty() {
         return Err(format!("{}: no clip is of split {split}", data.join("manifest.csv").display()));
