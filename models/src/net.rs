@@ -1,12 +1,10 @@
-//! The network: a few convolutions over time × mel that shrink the frequency axis, each channel divided by how much it
-//! usually says in this place, dilated residual blocks along time, a gated recurrent unit, then one logit per score frame. Everything is causal, so a stream can be scored
+//! The network: a few convolutions over time × mel that shrink the frequency axis, dilated residual blocks along
+//! time, a gated recurrent unit, then one logit per score frame. Everything is causal, so a stream can be scored
 //! piece by piece: what the layers remember of it is handed in and out. The same layers run in training (batch
 //! normalisation, gradients) and in serving (normalisation folded into weights and bias).
 
 use crate::frontend::PLANES;
-use crate::ops::{
-    Add, BatchNormRelu, Conv2d, Conv2dShape, DepthwiseTime, Divide, EPSILON, Gru, RunningMean, RunningStats,
-};
+use crate::ops::{Add, BatchNormRelu, Conv2d, Conv2dShape, DepthwiseTime, EPSILON, Gru, RunningStats};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -39,10 +37,6 @@ pub struct NetConfig {
     pub dilations: Vec<usize>,
     /// Values of the recurrent state; 0 for none.
     pub recurrent: usize,
-    /// Clocks by which the temporal part's input is divided, in score frames: how far back each running mean reaches.
-    /// None in files that were made before there were any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub clocks: Vec<usize>,
 }
 
 impl Default for NetConfig {
@@ -59,7 +53,6 @@ impl Default for NetConfig {
             taps: 3,
             dilations: vec![1, 2, 4],
             recurrent: 96,
-            clocks: vec![30, 160],
         }
     }
 }
@@ -83,9 +76,6 @@ impl NetConfig {
                 "network: width {}, taps {} or recurrent {} out of range",
                 self.width, self.taps, self.recurrent
             ));
-        }
-        if self.clocks.len() > 8 || self.clocks.iter().any(|c| !(1..=65_536).contains(c)) {
-            return Err("network: at most 8 clocks, each of 1 to 65536 score frames".into());
         }
         if self.dilations.iter().any(|d| !(1..=256).contains(d)) {
             return Err("network: dilations must be between 1 and 256".into());
@@ -131,9 +121,6 @@ impl NetConfig {
         }
         let width = self.width;
         all.push(("project".into(), [self.flattened(mels), width], Kind::Normalised));
-        if !self.clocks.is_empty() {
-            all.push(("usual".into(), [self.clocks.len(), width], Kind::Plain));
-        }
         for i in 0..self.dilations.len() {
             all.push((format!("block{i}.time"), [self.taps, width], Kind::Plain));
             all.push((format!("block{i}.mix"), [width, width], Kind::Normalised));
@@ -159,13 +146,11 @@ impl NetConfig {
     }
 
     /// Shapes of what the layers remember of a stream, in the order in which [`Network::advance`] keeps it: the
-    /// last frames before each convolution, each clock's means and how many frames they are of, the last frames before
-    /// each temporal filter, then the recurrent state.
+    /// last frames before each convolution and each temporal filter, then the recurrent state.
     pub fn memory(&self, mels: usize) -> Vec<Vec<usize>> {
         let convs = self.conv_shapes(self.time_stride(), mels);
         let mut all: Vec<Vec<usize>> =
             convs.iter().filter(|s| s.lead > 0).map(|s| vec![s.lead, s.input.1, s.input.2]).collect();
-        all.extend(self.clocks.iter().map(|_| vec![self.width + 1]));
         if self.taps > 1 {
             all.extend(self.dilations.iter().map(|d| vec![(self.taps - 1) * d, self.width]));
         }
@@ -191,8 +176,7 @@ impl NetConfig {
         let outputs =
             convs.iter().map(Conv2dShape::output).map(|(time, bands, channels)| time * bands * channels);
         let time = frames / self.time_stride().max(1);
-        let (gates, means) = (self.width + 3 * self.recurrent, self.width * self.clocks.len());
-        outputs.chain([time * gates, time * means]).max().unwrap_or(0)
+        outputs.chain([time * (self.width + 3 * self.recurrent)]).max().unwrap_or(0)
     }
 
     /// Multiply-accumulates for `frames` spectral frames.
@@ -278,12 +262,7 @@ impl Network {
                 _ => 1.0,
             };
             let deviation = (2.0 / shape[0] as f32).sqrt() * gain;
-            let draw: Vec<f32> = if name == "usual" {
-                // Divided by a little more than one at first, for each channel alike.
-                vec![0.5; shape[0] * shape[1]]
-            } else {
-                (0..shape[0] * shape[1]).map(|_| normal() * deviation).collect()
-            };
+            let draw: Vec<f32> = (0..shape[0] * shape[1]).map(|_| normal() * deviation).collect();
             let mut var = |suffix: &str, data: Vec<f32>, shape: &[usize]| -> Result<Tensor> {
                 let var = Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu)?)?;
                 let tensor = var.as_tensor().clone();
@@ -465,20 +444,6 @@ impl Network {
         Ok((joined, 0))
     }
 
-    /// What each channel of `x [batch, time, width]` usually is, up to each frame.
-    fn usual(&self, op: RunningMean, x: &Tensor, memory: Option<&mut Tensor>) -> Result<Tensor> {
-        let start = match &memory {
-            Some(memory) => (**memory).clone(),
-            None => Tensor::zeros((x.dim(0)?, self.config.width + 1), DType::F32, x.device())?,
-        };
-        let means =
-            if self.vars.is_empty() { op.forward_no_gradient(x, &start)? } else { op.forward(x, &start)? };
-        if let Some(memory) = memory {
-            *memory = op.remember(&means, &start)?;
-        }
-        Ok(means)
-    }
-
     fn run(&self, features: &Tensor, mask: Option<&Tensor>, memory: Option<&mut [Tensor]>) -> Result<Tensor> {
         let mut slots = memory.map(|m| m.iter_mut());
         let mut slot = |frames: usize| slots.as_mut().filter(|_| frames > 0).and_then(Iterator::next);
@@ -495,19 +460,6 @@ impl Network {
         let time = x.dim(1)?;
         let x = x.reshape((batch, time, ()))?;
         let mut x = self.dense("project", self.config.width, &x)?;
-        if !self.config.clocks.is_empty() {
-            let mut means = Vec::new();
-            for &limit in &self.config.clocks {
-                means.push(self.usual(RunningMean { limit }, &x, slot(1))?);
-            }
-            let means = Tensor::cat(&means, 2)?;
-            let Layer::Plain { weight } = self.layer("usual")? else { bail!("usual is no plain layer") };
-            x = if self.vars.is_empty() {
-                Divide.forward_no_gradient(&x, &means, weight)?
-            } else {
-                Divide.forward(&x, &means, weight)?
-            };
-        }
         for (i, &dilation) in self.config.dilations.iter().enumerate() {
             let past = (self.config.taps - 1) * dilation;
             let (joined, lead) = Self::extend(x.clone(), past, slot(past))?;
@@ -593,8 +545,8 @@ mod tests {
 
     #[test]
     fn a_stream_in_pieces_scores_like_the_whole() {
-        for (recurrent, clocks) in [(0, vec![]), (24, vec![3, 12])] {
-            let config = NetConfig { recurrent, clocks, ..NetConfig::default() };
+        for recurrent in [0, 24] {
+            let config = NetConfig { recurrent, ..NetConfig::default() };
             let network = served(&config);
             let x = tensor(&[2, 60, bands(), PLANES], 7);
             let whole = network.forward(&x, None).unwrap().to_vec2::<f32>().unwrap();

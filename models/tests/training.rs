@@ -68,7 +68,6 @@ fn plan(folder: &Path, steps: u64, seed: u64) -> Plan {
             taps: 3,
             dilations: vec![1],
             recurrent: 8,
-            clocks: vec![12],
         },
         lookahead: 3_200,
         served_start: false,

@@ -32,7 +32,7 @@ CASES = [
         "config": {
             "convs": [conv(16, [5, 5], [1, 2]), conv(32, [3, 3], [2, 2]), conv(48, [3, 3], [1, 2]),
                       conv(64, [3, 3], [1, 2])],
-            "width": 96, "taps": 3, "dilations": [1, 2, 4], "recurrent": 96, "clocks": [30, 160],
+            "width": 96, "taps": 3, "dilations": [1, 2, 4], "recurrent": 96,
         },
     },
     {
@@ -40,7 +40,7 @@ CASES = [
         "config": {
             "convs": [conv(12, [4, 3], [2, 2]), conv(20, [3, 5], [1, 3]), conv(16, [1, 1], [1, 1]),
                       conv(24, [2, 3], [2, 1])],
-            "width": 40, "taps": 5, "dilations": [1, 3, 8], "recurrent": 0, "clocks": [6],
+            "width": 40, "taps": 5, "dilations": [1, 3, 8], "recurrent": 0,
         },
     },
     {
@@ -53,8 +53,8 @@ CASES = [
 class Network(nn.Module):
     """Takes features [batch, frames, mels, planes] and the memories of the layers, gives logits [batch, score
     frames] and the new memories. The memories are, in this order: the input frames before each convolution that looks
-    back [batch, frames, mels, channels], the means of each clock and how many frames they are of [batch, width + 1], the input
-    frames before each temporal filter [batch, frames, width], the recurrent state [batch, recurrent]. A stream begins with zeros. (Exported with memories channels first, as PyTorch's
+    back [batch, frames, mels, channels], the input frames before each temporal filter [batch, frames, width], the
+    recurrent state [batch, recurrent]. A stream begins with zeros. (Exported with memories channels first, as PyTorch's
     layers have them, ONNX Runtime is some percent slower.)"""
 
     def __init__(self, config, mels):
@@ -69,8 +69,6 @@ class Network(nn.Module):
             channels, bands = c["channels"], -(-bands // stride[1])
         width, hidden = config["width"], config["recurrent"]
         self.project = nn.Linear(bands * channels, width)
-        self.clocks = config.get("clocks", [])
-        self.usual = nn.Parameter(torch.zeros(len(self.clocks), width)) if self.clocks else None
         self.times = nn.ModuleList(
             nn.Conv1d(width, width, config["taps"], dilation=d, groups=width, bias=False)
             for d in config["dilations"])
@@ -84,7 +82,6 @@ class Network(nn.Module):
             if past := c["kernel"][0] - c["stride"][0]:
                 shapes.append((batch, past, bands, channels))
             channels, bands = c["channels"], -(-bands // c["stride"][1])
-        shapes += [(batch, self.config["width"] + 1)] * len(self.clocks)
         if self.config["taps"] > 1:
             reach = self.config["taps"] - 1
             shapes += [(batch, reach * d, self.config["width"]) for d in self.config["dilations"]]
@@ -108,17 +105,6 @@ class Network(nn.Module):
             # PyTorch wants [batch, channels, time, frequency].
             x = F.relu(layer(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
         x = F.relu(self.project(x.flatten(2)))
-        below = 1
-        for i, clock in enumerate(self.clocks):
-            memory = memories.pop(0)
-            mean, heard, means = memory[:, :-1], memory[:, -1:], []
-            for frame in x.unbind(1):
-                heard = torch.clamp(heard + 1, max=clock)
-                mean = mean + (frame - mean) / heard
-                means.append(mean)
-            kept.append(torch.cat([mean, heard], 1))
-            below = below + self.usual[i] ** 2 * torch.stack(means, 1)
-        x = x / below
         for time, mix in zip(self.times, self.mixes):
             past = (self.config["taps"] - 1) * time.dilation[0]
             y = time(extended(x, past).transpose(1, 2)).transpose(1, 2)
@@ -151,8 +137,6 @@ class Network(nn.Module):
         for name, layer in dense:
             set_to(layer.weight, take(f"{name}.weight").T)
             set_to(layer.bias, take(f"{name}.bias"))
-        if self.usual is not None:
-            set_to(self.usual, take("usual.weight"))
         for i, layer in enumerate(self.times):
             set_to(layer.weight, take(f"block{i}.time.weight").T[:, None])
         if self.gru is not None:
@@ -178,8 +162,6 @@ def layout(config, mels):
         channels, bands = c["channels"], -(-bands // c["stride"][1])
     width, hidden = config["width"], config["recurrent"]
     dense("project", bands * channels, width)
-    if config.get("clocks"):
-        dense("usual", len(config["clocks"]), width, bias=False)
     for i in range(len(config["dilations"])):
         dense(f"block{i}.time", config["taps"], width, bias=False)
         dense(f"block{i}.mix", width, width)

@@ -6,19 +6,15 @@
 mod add;
 mod conv;
 mod depthwise;
-mod divide;
 mod gru;
 mod matmul;
 mod norm;
-mod running;
 
 pub use add::Add;
 pub use conv::{Conv2d, Conv2dShape};
 pub use depthwise::DepthwiseTime;
-pub use divide::Divide;
 pub use gru::Gru;
 pub use norm::{BatchNormRelu, EPSILON, RunningStats};
-pub use running::RunningMean;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use std::ops::Deref;

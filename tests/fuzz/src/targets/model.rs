@@ -41,7 +41,6 @@ pub const FILE: Target = Target {
         "taps",
         "dilations",
         "recurrent",
-        "clocks",
         "hop",
         "lookahead",
         "labels",
@@ -78,7 +77,6 @@ fn files() -> Vec<Vec<u8>> {
             taps: 2,
             dilations: vec![1],
             recurrent: 3,
-            clocks: vec![2, 9],
         },
         NetConfig {
             convs: vec![conv(3, (2, 3), (1, 2)), conv(2, (2, 1), (2, 2))],
@@ -86,7 +84,6 @@ fn files() -> Vec<Vec<u8>> {
             taps: 3,
             dilations: vec![1, 4],
             recurrent: 0,
-            clocks: vec![],
         },
         NetConfig {
             convs: vec![conv(1, (1, 1), (1, 1))],
@@ -94,7 +91,6 @@ fn files() -> Vec<Vec<u8>> {
             taps: 1,
             dilations: vec![],
             recurrent: 2,
-            clocks: vec![1],
         },
     ];
     networks.into_iter().map(written).collect()
@@ -158,7 +154,6 @@ fn shape(description: &Description) -> impl std::hash::Hash {
         network.taps,
         network.dilations.len(),
         size(network.recurrent),
-        network.clocks.len(),
         size(description.hop),
         size(description.front_end.mels),
     )
